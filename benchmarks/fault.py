@@ -49,12 +49,7 @@ TABLES = (
     "selection.json",
 )
 # The kind of the running step, by the kind of fault.
-MOMENTS = {
-    "training": "train",
-    "maps": "maps",
-    "scoring": "evaluate",
-    "report": "",
-}
+MOMENTS = {"training": "train", "maps": "maps", "scoring": "evaluate", "report": ""}
 STUDY: dict[str, Any] = {
     "positive": "forged",
     "primary": "test-seen",

@@ -18,12 +18,7 @@ import preceptor
 project = "preceptor"
 author = "the authors of preceptor"
 version = release = preceptor.__version__
-extensions = [
-    "myst_parser",
-    "sphinx_design",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-]
+extensions = ["myst_parser", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["images", "templates"]
 suppress_warnings = ["myst.header"]  # pages may begin with a comment
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -594,11 +594,7 @@ def decoy_studies() -> tuple[DecoyStudy, ...]:
     scored = pd.read_csv(EVIDENCE / "other" / "decoys_marks.csv", keep_default_na=False)
     scored = scored[scored["chosen"] == 1]
     return tuple(
-        DecoyStudy(
-            images,
-            marked,
-            _by_role(study),
-        )
+        DecoyStudy(images, marked, _by_role(study))
         for (images, marked), study in scored.groupby(["images", "annotated"])
     )
 

@@ -7,11 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.annotations.agreement import (
-    agreement_of,
-    compare,
-    read_annotators,
-)
+from preceptor.annotations.agreement import agreement_of, compare, read_annotators
 from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.errors import InputError, ProblemsError

@@ -28,13 +28,7 @@ from preceptor.annotations.export import (
 from preceptor.data.geometry import content_pixels, render
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, ProblemsError
-from preceptor.maps.store import (
-    MapStore,
-    StoreInfo,
-    map_over_image,
-    read_store,
-    write_store,
-)
+from preceptor.maps.store import MapStore, StoreInfo, map_over_image, read_store, write_store
 from tests.annotations.trees import NAMES, annotated_folder, iou, marked_manifest, save_image
 from tests.commands import flags, here
 

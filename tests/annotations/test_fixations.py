@@ -33,11 +33,7 @@ def test_durations_are_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "gaze"),
-    [
-        ("10.5,20.5", Gaze(2)),
-        ("121,91", Gaze(4, display=(100, 50, 80, 60))),
-    ],
+    ("position", "gaze"), [("10.5,20.5", Gaze(2)), ("121,91", Gaze(4, display=(100, 50, 80, 60)))]
 )
 def test_positions_on_the_screen(tmp_path: Path, position: str, gaze: Gaze) -> None:
     found = density(tmp_path, f"image,x,y\na.png,{position}\n", gaze)

@@ -18,12 +18,7 @@ from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation
 from preceptor.data import augment
-from preceptor.data.geometry import (
-    OUTSIDE_COLOUR,
-    content_pixels,
-    fit_box,
-    render,
-)
+from preceptor.data.geometry import OUTSIDE_COLOUR, content_pixels, fit_box, render
 from preceptor.data.loader import Batch, MapTargets, Rows
 from preceptor.data.resampling import MAP_SIDE, resample
 from preceptor.maps.sources import build_map_targets

@@ -11,12 +11,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_image
 from preceptor.data.manifest import Manifest
-from preceptor.data.notes import (
-    EXAMINED,
-    notes,
-    summary_table,
-    value_notes,
-)
+from preceptor.data.notes import EXAMINED, notes, summary_table, value_notes
 from preceptor.study_folder import open_study
 from tests.commands import here
 from tests.data.sound_manifest import save

@@ -15,11 +15,7 @@ from torch import Tensor
 
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment
-from preceptor.data.augment import (
-    Outside,
-    change_outside,
-    partners_of,
-)
+from preceptor.data.augment import Outside, change_outside, partners_of
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.loader import MapTargets, Rows, TrainingStream
 from tests.datasets import Noise

@@ -25,9 +25,7 @@ from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder
 
 ISOTONIC = Calibration(
-    "isotonic",
-    knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()),
-    values=(0.0, 0.2, 0.7, 1.0),
+    "isotonic", knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()), values=(0.0, 0.2, 0.7, 1.0)
 )
 
 

@@ -211,7 +211,7 @@ def test_scores_that_are_not_finite_are_no_predictions(
     ("name", "threshold", "expected"),
     [
         ("plain", "fdr2%", r"no such threshold; it has eer, fdr=0.05, fdr=0.01"),
-        ("plain", "", "no such threshold"),
+        ("plain", "", "is not a rule"),
         ("plain", "nan", "a score is a probability"),
         ("plain", float("inf"), "a score is a probability"),
         ("plain", "50", "a score is a probability; give a number from 0 to 1, or the name"),

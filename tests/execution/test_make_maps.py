@@ -14,12 +14,7 @@ from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
-from preceptor.inference.annotate import (
-    PARTIAL_FOLDER,
-    Shard,
-    annotate,
-    annotate_in_shards,
-)
+from preceptor.inference.annotate import PARTIAL_FOLDER, Shard, annotate, annotate_in_shards
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import load_model, save_model, with_pool
 from preceptor.models.guided_model import GuidedModel

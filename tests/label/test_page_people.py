@@ -287,10 +287,7 @@ def given(folder: Path, *names: str) -> tuple[Path, Mask]:
 def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
     folder = images(tmp_path, 2)
     maps, mask = given(tmp_path, "image-0.png", "image-1.png")
-    with (
-        served(folder, tmp_path, start_from=maps) as server,
-        opened(browser, server) as page,
-    ):
+    with served(folder, tmp_path, start_from=maps) as server, opened(browser, server) as page:
         offer = page.locator("#offer")
         assert "a proposal" in offer.inner_text()
         first, seen = name(page), canvas(page)

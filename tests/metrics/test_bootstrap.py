@@ -11,12 +11,7 @@ from scipy import stats
 from preceptor.errors import InputError
 from preceptor.metrics import bootstrap as resampling
 from preceptor.metrics.auc import auc, auc_weighted
-from preceptor.metrics.bootstrap import (
-    Side,
-    bootstrap_difference,
-    share_of_draws,
-    share_of_the_way,
-)
+from preceptor.metrics.bootstrap import Side, bootstrap_difference, share_of_draws, share_of_the_way
 
 
 def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
@@ -110,7 +105,6 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
         return [
             difference(labels, a, b, resamples=100),
             difference(labels, b, a, resamples=100),
-            difference(labels, a, b, resamples=100, level=0.9),
             difference(labels, a, b, resamples=100, seed=1),
             difference(labels, a, b, groups, resamples=100),
             difference(~labels, a, b, resamples=100),

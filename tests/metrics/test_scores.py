@@ -268,7 +268,7 @@ def test_more_classes_have_an_auc_each(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--threshold", "fdr=0.01"], "eer, fdr=0.05"),
+        (["--threshold", "bpcer1%"], "eer, fdr=0.05"),
         (["--threshold", "best"], "is not a rule"),
         (["--threshold", "fdr=1.5"], "is not a rule"),
         (["--against", "nowhere"], "is not a model folder"),

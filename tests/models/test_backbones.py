@@ -339,11 +339,7 @@ def test_the_gradient_of_the_map_stops_at_the_tap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "options"),
-    [
-        ("test_resnet", {"cam_source": "cyborg"}),
-        ("test_vit", {}),
-    ],
+    ("backbone", "options"), [("test_resnet", {"cam_source": "cyborg"}), ("test_vit", {})]
 )
 def test_a_copied_model_has_taps_of_its_own(backbone: str, options: dict[str, Any]) -> None:
     model = build_model(backbone, ["a", "b"], input_size=64, **options).eval()

@@ -46,11 +46,7 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
     return compared(mean, half, question=question, backbone="test_byobnet", a="A", b=b, **more)
 
 
-def said(
-    plan: Plan,
-    *lines: dict[str, Any],
-    shares: pd.DataFrame | None = None,
-) -> dict[str, str]:
+def said(plan: Plan, *lines: dict[str, Any], shares: pd.DataFrame | None = None) -> dict[str, str]:
     runs = pd.DataFrame({"run": ["one"], "finished": [True]})
     results = Results(
         record_with("test", ("marked", "plain"), "marked"),

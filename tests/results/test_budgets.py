@@ -263,11 +263,7 @@ def test_gains_are_paired_by_seed() -> None:
     ],
 )
 def test_what_is_said_of_it(
-    finished: Plan,
-    results: Results,
-    point: Enough,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
+    finished: Plan, results: Results, point: Enough, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preceptor.report.words.enough", lambda *given: point)
     assert words in answers(finished, results)["budget"]

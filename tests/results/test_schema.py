@@ -27,7 +27,7 @@ def rows() -> pd.DataFrame:
             "set": ["val", "test", "val", "other"],
             "images": [3.0, float("nan"), 1e6, 2.0],
             "value": [1 / 3, 2.0, 1e-9, 5.0],
-            "by_seed": [[0.5, 1 / 3], [], [1.0], [2.0]],
+            "by_seed": [[0.5, 1 / 3], [], [1.0], [20240101.0]],
         }
     )
 
@@ -51,7 +51,7 @@ def test_the_file_has_six_digits_whole_numbers_and_no_inner_columns() -> None:
         "val,1,1e-09,1,1000000,a",
         "val,2,0.333333,0.5 0.333333,3,c",
         "test,1,2,,,b",
-        "other,10,5,2,2,d",
+        "other,10,5,20240101,2,d",
     ]
 
 

@@ -108,10 +108,7 @@ def test_what_a_network_cannot_give_is_refused_before_anything_is_trained(tmp_pa
     manifest = squares(tmp_path / "data", size=(8, 8))
     names = {"teachers": ["test_vit"], "students": ["test_vit"], "backbone_args": {}}
     for more, message in (
-        (
-            {"mapper": True},
-            "test_vit: mapper needs an exact class activation map",
-        ),
+        ({"mapper": True}, "test_vit: mapper needs an exact class activation map"),
         ({"training": {"input_size": 160, "readout": "auto"}}, "test_vit: readout: auto needs"),
     ):
         given: dict[str, Any] = names | {"training": {"input_size": 160}} | more

@@ -239,11 +239,8 @@ def _rgba(image: Image.Image) -> Pixels:
 
 
 def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Colors of the pixels of an image, and whether they are visible.
-
-    A pixel is visible if it is opaque by half as much as the most opaque one: the opacity of the
-    smoothed edge of a stroke decreases to 0, and a whole overlay may be opaque by less than half.
-    """
+    """Colors of the pixels of an image, and whether they are half as opaque as the most opaque."""
+    # The smoothed edge of a stroke fades to 0, and a whole overlay may be opaque by less than half.
     rgba = _rgba(image)
     opacity = rgba[..., 3].astype(np.int64)
     return rgba[..., :3], (opacity > 0) & (2 * opacity >= opacity.max())

@@ -50,7 +50,7 @@ class DecoySettings(BaseModel):
     val_noshort: int = Field(default=500, ge=20)
     test: int = Field(default=1000, ge=20)
     size: int = Field(default=64, ge=48, le=128)
-    patch: int = Field(default=7, ge=3, le=12)
+    patch: int = Field(default=7, ge=3, le=9)  # there is a place beside every object
     exact: bool = False  # the published Decoy-(Fashion-)MNIST
 
     @model_validator(mode="after")

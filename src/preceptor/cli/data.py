@@ -450,13 +450,7 @@ def data_decoys(
     from preceptor.benchmark.forged import write_draws
     from preceptor.config.files import parse_config
 
-    values = {
-        "source": source,
-        "classes": classes,
-        "place": place,
-        "train": images,
-        "exact": exact,
-    }
+    values = {"source": source, "classes": classes, "place": place, "train": images, "exact": exact}
     settings = parse_config(values, DecoySettings, source="data decoys")
     pattern = write_draws(to, settings, range(first, first + draws), write_decoys)
     print(f"wrote {draws} draw{'s' if draws > 1 else ''}: {pattern}")

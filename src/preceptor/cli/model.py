@@ -140,7 +140,7 @@ def evaluate(
     Args:
         model: Model folder.
         against: Second model folder: compare AUCs by DeLong's test on each set.
-        threshold: Rule of the decision threshold, fixed on validation: eer, or fdr=x.
+        threshold: Rule of the decision threshold, fixed on validation: eer, fdr5% or bpcer1%.
         terms: Names of the error rates.
         out: Output Parquet file of the scores; may replace an older score table.
     """
@@ -150,7 +150,7 @@ def evaluate(
         from preceptor.data.workspace import Workspace
         from preceptor.deploy.network import CALIBRATION
         from preceptor.inference.predict import check_comparable, score_sets
-        from preceptor.metrics.operating_points import known_threshold
+        from preceptor.metrics.operating_points import known_threshold, normal_rule
         from preceptor.metrics.scores import check_score_file, compare_sets, figures, write_scores
         from preceptor.models.build import load_model
 
@@ -159,7 +159,7 @@ def evaluate(
         check_score_file(out)
     loaded, names = load_model(model), (str(model), str(against))
     spec = loaded.spec
-    rule, fixed = "eer" if threshold is None else threshold, None
+    rule, fixed = "eer" if threshold is None else normal_rule(threshold), None
     if threshold is not None or rule in spec.thresholds:
         fixed = known_threshold(rule, spec.thresholds, str(model))
     other = None if against is None else load_model(against)

@@ -68,8 +68,7 @@ BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Largest number of images per forward pass.")
 ]
 WorkersOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Threads that decode images.", show_default="one per core"),
+    int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one per core")
 ]
 HangTimeoutOption = Annotated[
     float, Number(min=0.01, help="Minutes without progress after which a step is killed.")

@@ -18,12 +18,7 @@ from preceptor.data.images import ImageError, decode_map, image_size, load_image
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import reading_threads
 from preceptor.data.resampling import stored_map
-from preceptor.data.store import (
-    FileContents,
-    Store,
-    examine,
-    positions_among,
-)
+from preceptor.data.store import FileContents, Store, examine, positions_among
 from preceptor.errors import Problem, ProblemsError, RunFailedError
 
 Made = TypeVar("Made")

@@ -337,10 +337,7 @@ def check_names(names: pd.Series, findings: Findings) -> None:
 
 
 def _check_labels(
-    table: pd.DataFrame,
-    findings: Findings,
-    need: Collection[str],
-    classes: Collection[str] | None,
+    table: pd.DataFrame, findings: Findings, need: Collection[str], classes: Collection[str] | None
 ) -> None:
     labels = table["label"]
     findings.add_all(labels == "", "label is empty", "write the class of the image")

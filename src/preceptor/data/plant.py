@@ -25,13 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from preceptor.benchmark.forgeries import (
-    STAMP,
-    STAMP_MARGIN,
-    STAMP_SHAPE,
-    StampPlace,
-    free_places,
-)
+from preceptor.benchmark.forgeries import STAMP, STAMP_MARGIN, STAMP_SHAPE, StampPlace, free_places
 from preceptor.config.settings import Fraction, Settings
 from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
 from preceptor.data.manifest import Manifest

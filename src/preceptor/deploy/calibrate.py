@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.data.manifest import Manifest
 from preceptor.deploy.network import CALIBRATION, SMALLEST, calibrated, steps_at
-from preceptor.deploy.prediction import (
-    Calibration,
-    ModelInfo,
-    Predictions,
-    joined,
-    scores_of,
-)
+from preceptor.deploy.prediction import Calibration, ModelInfo, Predictions, joined, scores_of
 from preceptor.deploy.predictor import ImageInput, Predictor
 from preceptor.errors import InputError
 from preceptor.metrics.paired_tests import unit_codes

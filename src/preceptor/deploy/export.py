@@ -31,13 +31,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
 from preceptor.data.workspace import Workspace
-from preceptor.deploy.network import (
-    TorchNetwork,
-    calibrated,
-    find_calibration,
-    info_of,
-    steps_at,
-)
+from preceptor.deploy.network import TorchNetwork, calibrated, find_calibration, info_of, steps_at
 from preceptor.deploy.prediction import (
     CARD_KEY,
     DEFAULT_RULE,
@@ -144,8 +138,7 @@ def _replace_global_pools(model: nn.Module) -> None:
     """Replace global pooling by the mean: ONNX cannot express the derivative of its strides."""
     for name, part in list(model.named_modules()):
         if isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1)):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, FastAdaptiveAvgPool())
+            model.set_submodule(name, FastAdaptiveAvgPool())
 
 
 def trace(model: DeployedModel) -> ExportedProgram:

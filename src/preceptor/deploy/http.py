@@ -10,6 +10,7 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -32,24 +33,10 @@ class RefusedError(PreceptorError):
         return type(self), (self.status, str(self))
 
 
-def malformed(message: str) -> RefusedError:
-    """Refusal of a request of a wrong shape (400)."""
-    return RefusedError(400, message)
-
-
-def forbidden(message: str) -> RefusedError:
-    """Refusal of a request without the right to it (403)."""
-    return RefusedError(403, message)
-
-
-def unknown(message: str) -> RefusedError:
-    """Refusal of a request for something that does not exist (404)."""
-    return RefusedError(404, message)
-
-
-def conflict(message: str) -> RefusedError:
-    """Refusal of a request that contradicts what is stored (409)."""
-    return RefusedError(409, message)
+malformed = partial(RefusedError, 400)  # of a wrong shape
+forbidden = partial(RefusedError, 403)  # without the right to it
+unknown = partial(RefusedError, 404)  # for something that does not exist
+conflict = partial(RefusedError, 409)  # contradicts what is stored
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,7 @@ from torch import Tensor
 
 from preceptor.config.files import validated
 from preceptor.config.training import Precision
-from preceptor.deploy.prediction import (
-    Calibration,
-    ModelInfo,
-    NetworkOutput,
-)
+from preceptor.deploy.prediction import Calibration, ModelInfo, NetworkOutput
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
 from preceptor.models.build import load_model

@@ -8,12 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from preceptor.deploy.prediction import (
-    CARD_KEY,
-    INFO_KEY,
-    ModelInfo,
-    NetworkOutput,
-)
+from preceptor.deploy.prediction import CARD_KEY, INFO_KEY, ModelInfo, NetworkOutput
 from preceptor.errors import InputError, reason
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

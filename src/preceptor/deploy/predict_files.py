@@ -186,9 +186,7 @@ def print_predictions(
 
 
 def _batches(
-    predictor: Predictor,
-    images: Iterator[ListedImage],
-    maps: MapOutput | None,
+    predictor: Predictor, images: Iterator[ListedImage], maps: MapOutput | None
 ) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
     """Images with their predictions, a batch at a time."""
     taken: deque[ListedImage] = deque()

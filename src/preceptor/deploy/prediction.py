@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,19 +10,14 @@ from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from preceptor.config.files import validated
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized, over_image
 from preceptor.errors import InputError, is_control
+from preceptor.metrics.operating_points import known_threshold
 
 CalibrationKind = Literal["temperature", "isotonic"]
 MapKind = Literal["cam", "gradcam", "none"]
@@ -34,10 +28,6 @@ EXPORT_RULE = "export"
 """Threshold by which an exported file decides, if it is not that of `DEFAULT_RULE`."""
 
 CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-# fdr5% and bpcer5% are both the false positive rate: BPCER is its name in presentation attack
-# detection.
-_PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
-_SHARE = re.compile(r"(?:fdr|bpcer)=(\d*\.?\d+(?:e-?\d+)?)")
 Float = TypeVar("Float", bound=np.floating)
 
 
@@ -147,30 +137,13 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
     try:
         number = float(threshold)
     except ValueError:
-        name = rule_name(str(threshold))
-        if name not in info.thresholds:
-            known = ", ".join(info.thresholds) or "none"
-            raise InputError(
-                f"threshold {threshold!r}: the model has no such threshold; it has {known}; name "
-                "one, or give a number"
-            ) from None
-        return info.thresholds[name]
+        return known_threshold(str(threshold), info.thresholds, "the model")
     if not 0 <= number <= 1:
         raise InputError(
             f"threshold {threshold!r}: a score is a probability; give a number from 0 to 1, or "
             "the name of a rule, such as fdr5%"
         )
     return number
-
-
-def rule_name(name: str) -> str:
-    """Name of a rule in the spelling of `model.json`."""
-    plain = name.strip().lower()
-    if match := _PERCENT.fullmatch(plain):
-        return f"fdr={float(match[1]) / 100:g}"
-    if match := _SHARE.fullmatch(plain):
-        return f"fdr={float(match[1]):g}"
-    return plain
 
 
 class NetworkOutput(NamedTuple):

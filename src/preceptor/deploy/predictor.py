@@ -214,11 +214,7 @@ class Predictor:
         return predictions[0][0] if one else joined(predictions)
 
     def stream(
-        self,
-        images: Iterable[ImageInput],
-        *,
-        map_of: str | None = None,
-        maps: bool = True,
+        self, images: Iterable[ImageInput], *, map_of: str | None = None, maps: bool = True
     ) -> Iterator[Prediction | BadImage]:
         """Predictions for any number of images, one by one in their order, in bounded memory.
 
@@ -228,11 +224,7 @@ class Predictor:
             yield from batch.results()
 
     def batches(
-        self,
-        images: Iterable[ImageInput],
-        *,
-        map_of: str | None = None,
-        maps: bool = True,
+        self, images: Iterable[ImageInput], *, map_of: str | None = None, maps: bool = True
     ) -> Iterator[Batch]:
         """Predictions for the next `batch_size` inputs each, of which some may be bad.
 

@@ -18,11 +18,7 @@ import torch
 from preceptor.config.run import RunConfig
 from preceptor.errors import HeldError, LeaseLostError, RunFailedError
 from preceptor.execution.executor import Event, WorkerContext, keep_error, log_of
-from preceptor.inference.annotate import (
-    compute_maps,
-    joined,
-    maps_record,
-)
+from preceptor.inference.annotate import compute_maps, joined, maps_record
 from preceptor.inference.predict import score_frame
 from preceptor.maps.store import read_store, write_store
 from preceptor.models.build import load_model

@@ -198,13 +198,10 @@ class RayExecutor:
         yield from (Event(*message) for message in messages if message[1] in running)
 
     def _mailbox(self) -> Any:
-        """Actor on the machine of this process that stores messages until they are read.
-
-        Its class is local, so that Ray sends it by value: its process imports nothing of ours.
-        """
+        """Actor on the machine of this process that stores messages until they are read."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        class Mailbox:
+        class Mailbox:  # local, so that Ray sends it by value: its process imports nothing of ours
             def __init__(self) -> None:
                 self._messages: list[tuple[str, str, str]] = []  # fields of an `Event`
                 self._some = asyncio.Event()

@@ -85,12 +85,7 @@ def annotate(
     """
     workspace = workspace or Workspace(manifest)
     store = compute_maps(
-        model,
-        workspace,
-        rows_of(manifest, splits),
-        method,
-        cam_class=cam_class,
-        rise=rise,
+        model, workspace, rows_of(manifest, splits), method, cam_class=cam_class, rise=rise
     )
     write_store(Path(out), store)
     return store
@@ -212,12 +207,7 @@ def annotate_in_shards(
                 if not is_finished(folder):
                     folder.mkdir(parents=True, exist_ok=True)
                     made = compute_maps(
-                        loaded,
-                        workspace,
-                        shard.rows(table),
-                        method,
-                        rise=rise,
-                        cache=cache,
+                        loaded, workspace, shard.rows(table), method, rise=rise, cache=cache
                     )
                     write_store(folder, made)
                     finish(folder, {"kind": "maps"})
@@ -247,10 +237,7 @@ def rise_rows(
         images = model.preprocess(to_device(batch.images, model.device, layout))
         with autocast(model.device, precision):
             result = estimate_rise(
-                model,
-                images,
-                torch.from_numpy(classes[positions]),
-                **settings.model_dump(),
+                model, images, torch.from_numpy(classes[positions]), **settings.model_dump()
             )
         parts.append(RiseResult(*(part.cpu() for part in result)))
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -60,11 +60,7 @@ def predict(
 
 
 def _predict(
-    model: GuidedModel,
-    rows: Rows,
-    cams: str | None,
-    call: Callable[..., Any],
-    batch_size: int,
+    model: GuidedModel, rows: Rows, cams: str | None, call: Callable[..., Any], batch_size: int
 ) -> Predictions:
     device, channels_last = model.device, uses_channels_last(model)
     probabilities: list[Tensor] = []
@@ -89,11 +85,7 @@ def _predict(
 
 
 def _look(
-    call: Callable[..., Any],
-    model: GuidedModel,
-    images: Tensor,
-    labels: Tensor,
-    cams: str | None,
+    call: Callable[..., Any], model: GuidedModel, images: Tensor, labels: Tensor, cams: str | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """(B, C) float64 probabilities on the CPU, (B, h, w) raw maps or None, (B,) their classes."""
     prepared = model.preprocess(images)

@@ -17,7 +17,7 @@ from PIL import Image
 from preceptor.data.geometry import same_aspect
 from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
 from preceptor.errors import InputError
-from preceptor.label.db import Connection, Database, LabelSettings
+from preceptor.label.db import Database, LabelSettings
 from preceptor.label.images import version_or_none
 from preceptor.label.marks import bounding_runs, to_text
 from preceptor.label.sources import checked_table, find_source
@@ -25,6 +25,7 @@ from preceptor.maps.store import is_store, map_over_image, read_store
 from preceptor.utils.results import digest
 
 LEVEL = 50
+_INSERT = "INSERT INTO proposals (image, source, level, x, y, w, h, runs) VALUES (?,?,?,?,?,?,?,?)"
 """Percent of a map from which a pixel is proposed, unless a person chooses another."""
 MapOf = Callable[[str], NDArray[np.float32] | None]
 """Function of an image that returns its map in [0, 1], of any size; None = there is none."""
@@ -141,7 +142,8 @@ class Proposals:
                     values = None
                 if values is None:
                     return None
-                self._database.write(lambda writing: self._write(writing, row["id"], level, values))
+                new = (row["id"], self._source, level, *values)
+                self._database.write(lambda writing: writing.execute(_INSERT, new))
                 stored = self._stored(row["id"], level)
         assert stored is not None
         return dict(stored) | {"runs": to_text(stored["runs"])}
@@ -153,15 +155,6 @@ class Proposals:
             (image, self._source, level),
         ).fetchone()
         return row
-
-    def _write(
-        self, connection: Connection, image: int, level: int, values: tuple[int | bytes, ...]
-    ) -> None:
-        connection.execute(
-            "INSERT INTO proposals (image, source, level, x, y, w, h, runs) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (image, self._source, level, *values),
-        )
 
     def _made(self, row: sqlite3.Row, level: int) -> tuple[int | bytes, ...] | None:
         """Bounding box, empty if no pixel is proposed, and runs; None without a map."""

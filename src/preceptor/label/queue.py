@@ -31,22 +31,18 @@ class Claims:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until: dict[int, dict[int, float]] = {}  # by image and person
-        self._lock = threading.Lock()
-
-    def _others(self, image: int, person: int) -> int:
-        present = self._clock()
-        held = self._until.get(image, {})
-        return sum(other != person and until > present for other, until in held.items())
+        self._lock = threading.RLock()
 
     def others(self, image: int, person: int) -> int:
         """Number of other people who have an image."""
         with self._lock:
-            return self._others(image, person)
+            held, present = self._until.get(image, {}), self._clock()
+            return sum(other != person and until > present for other, until in held.items())
 
     def images(self, person: int) -> set[int]:
         """Images that other people have."""
         with self._lock:
-            return {image for image in self._until if self._others(image, person)}
+            return {image for image in self._until if self.others(image, person)}
 
     def take(self, images: Iterable[int], person: int) -> None:
         """Hand out images to a person, or renew it."""

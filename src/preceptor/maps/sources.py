@@ -86,7 +86,7 @@ def place_maps(
         maps = (line[:, None] * line[None]).astype(np.float32)[None]
         return _over_whole_images(maps, np.zeros(len(rows), np.int64))
     if source.kind == "pca":
-        if problem := too_few_for_components(len(rows), PCA_COMPONENTS):
+        if problem := too_few_for_components(len(rows)):
             raise InputError(f"maps: {problem}")
         small, regions = thumbnails(images, rows, fit)
         index, excluded = np.arange(len(rows)), np.zeros(len(rows), bool)
@@ -257,12 +257,10 @@ def thumbnails(
     return small, regions
 
 
-def too_few_for_components(images: int, components: int) -> str:
+def too_few_for_components(images: int) -> str:
     """Problem of a number of images that has fewer principal components; "" if there is none."""
-    if images > components:
-        return ""
-    remedy = f"use at most {images - 1} components" if images > 1 else "add images"
-    return f"{images} training images have fewer than {components} principal components; {remedy}"
+    few = f"{images} training images have fewer than {PCA_COMPONENTS} principal components"
+    return "" if images > PCA_COMPONENTS else f"{few}; add images"
 
 
 def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uint8]:

@@ -54,7 +54,6 @@ def resample(
     groups: npt.ArrayLike | None,
     resamples: int,
     seed: int,
-    level: float,
 ) -> Resamples:
     """Metric of each side and seed on each resample; the resampled images are common to all.
 
@@ -81,7 +80,7 @@ def resample(
         return Resamples(estimates, nothing, np.zeros((resamples, seeds)))
 
     rng = np.random.default_rng(seed)
-    shifts = seed_shifts(seeds, resamples, rng, level)
+    shifts = seed_shifts(seeds, resamples, rng)
     classes = pd.factorize(given)[0]
     codes = None if groups is None else unit_codes(groups, images)
     drawn = _digest(given, codes, resamples, seed, seeds)
@@ -102,12 +101,12 @@ def resample(
     return Resamples(estimates, sampled, shifts)
 
 
-def seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
+def seed_shifts(seeds: int, resamples: int, rng: np.random.Generator) -> Array:
     """(R, S) weight of each seed in each resample, minus 1/S, times κ of `bootstrap_difference`."""
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
     stretch = 1.0
     if seeds > 1:
-        tails = stats.t.ppf(0.5 + level / 2, seeds - 1) / stats.norm.ppf(0.5 + level / 2)
+        tails = stats.t.ppf(0.5 + LEVEL / 2, seeds - 1) / stats.norm.ppf(0.5 + LEVEL / 2)
         stretch = float(tails * np.sqrt(seeds / (seeds - 1)))
     return stretch * (drawn - 1 / seeds)
 
@@ -134,11 +133,11 @@ def image_share(values: Array) -> float:
     return 1.0
 
 
-def percentiles(replicates: Array, level: float) -> tuple[float, float]:
+def percentiles(replicates: Array) -> tuple[float, float]:
     """Percentile interval of replicates; NaN and NaN without any."""
     if not len(replicates):
         return float("nan"), float("nan")
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     # Without interpolation: replicates of a ratio may be infinite.
     low, high = np.quantile(replicates, [tail, 1 - tail], method="nearest")
     return float(low), float(high)
@@ -193,13 +192,7 @@ class BootstrapResult:
 
 
 def bootstrap_difference(
-    one: Side,
-    other: Side,
-    *,
-    same_images: bool = True,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
+    one: Side, other: Side, *, same_images: bool = True, resamples: int = 2000, seed: int = 0
 ) -> BootstrapResult:
     """Interval of the mean AUC over seeds and models of one side minus that of another.
 
@@ -229,10 +222,10 @@ def bootstrap_difference(
     """
     if same_images:
         sides = [*one.scores, *other.scores]
-        sample = resample(one.labels, sides, one.groups, resamples, seed, level)
+        sample = resample(one.labels, sides, one.groups, resamples, seed)
     else:
         first, second = (
-            resample(side.labels, side.scores, side.groups, resamples, images, level)
+            resample(side.labels, side.scores, side.groups, resamples, images)
             for side, images in ((one, seed), (other, seed + 1))
         )
         if first.shifts.shape != second.shifts.shape:
@@ -241,7 +234,7 @@ def bootstrap_difference(
         sample = Resamples(estimates, np.concatenate([first.values, second.values]), first.shifts)
     shares = [np.full(len(side.scores), 1 / len(side.scores)) for side in (one, other)]
     estimate, replicates = contrast(sample, [*shares[0], *-shares[1]])
-    return BootstrapResult(estimate, *percentiles(replicates, level), replicates)
+    return BootstrapResult(estimate, *percentiles(replicates), replicates)
 
 
 @dataclass(frozen=True)
@@ -263,7 +256,6 @@ def share_of_the_way(
     *,
     resamples: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> ShareResult:
     """Share of the way from the better baseline to the ceiling, with its bootstrap interval.
 
@@ -274,7 +266,7 @@ def share_of_the_way(
     sign of their numerator, as in Fieller's interval.
     """
     sides = [student, best_baseline, ceiling]
-    return _share(resample(labels, sides, groups, resamples, seed, level), level)
+    return _share(resample(labels, sides, groups, resamples, seed))
 
 
 def share_of_draws(
@@ -284,7 +276,6 @@ def share_of_draws(
     *,
     resamples: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> ShareResult:
     """`share_of_the_way` for seeds that are tested on images of their own.
 
@@ -297,16 +288,16 @@ def share_of_draws(
     if len(sides[0]) == 1:
         return ShareResult(None, None, None, "one seed has no interval over seeds")
     estimates = np.stack(sides)
-    shifts = seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed), level)
+    shifts = seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed))
     sample = Resamples(estimates, estimates[..., None].repeat(resamples, 2), shifts)
-    return _share(sample, level)
+    return _share(sample)
 
 
-def _share(sample: Resamples, level: float) -> ShareResult:
+def _share(sample: Resamples) -> ShareResult:
     """Share of the way of the sides Student, better baseline, ceiling."""
     above, numerators = contrast(sample, [1.0, -1.0, 0.0])
     gap, denominators = contrast(sample, [0.0, -1.0, 1.0])
-    low, high = percentiles(denominators, level)
+    low, high = percentiles(denominators)
     if np.isnan(low):
         return ShareResult(None, None, None, "the evaluation set has one class only")
     if low <= 0:
@@ -315,4 +306,4 @@ def _share(sample: Resamples, level: float) -> ShareResult:
         return ShareResult(None, None, None, f"{interval}: {why}")
     safe = np.where(denominators > 0, denominators, 1.0)
     ratios = np.where(denominators > 0, numerators / safe, np.copysign(np.inf, numerators))
-    return ShareResult(above / gap, *percentiles(ratios, level), reason="")
+    return ShareResult(above / gap, *percentiles(ratios), reason="")

@@ -87,30 +87,31 @@ class Rate:
 
 def rule_rate(rule: str) -> float | None:
     """FDR of a threshold rule; None for the rule eer."""
-    if rule == "eer":
+    plain = rule.strip().lower()
+    if plain == "eer":
         return None
-    match = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
-    if match is None or not 0 < float(match[1]) < 1:
-        raise InputError(
-            f"threshold {rule!r} is not a rule; write eer, or fdr=x with x between 0 and 1"
-        )
-    return float(match[1])
+    # BPCER is the name of the false positive rate in presentation attack detection.
+    match = re.fullmatch(r"(?:fdr|bpcer)=?(\d*\.?\d+(?:e-?\d+)?)(%?)", plain)
+    rate = float(match[1]) / (100 if match[2] else 1) if match else 0
+    if not 0 < rate < 1:
+        raise InputError(f"threshold {rule!r} is not a rule; write eer, or one such as fdr5%")
+    return rate
 
 
 def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> float:
-    """Threshold of a model for a rule."""
-    key = normal_rule(rule)
+    """Threshold of a model for a rule, or by its name."""
+    key = rule if rule in thresholds else normal_rule(rule)
     if key not in thresholds:
         why = "it has no positive class, or its validation images could not fix any"
         has = ", ".join(thresholds) or f"none ({why})"
-        raise InputError(f"{owner} has no threshold {key!r}; it has {has}")
+        raise InputError(f"threshold {rule!r}: {owner} has no such threshold; it has {has}")
     return thresholds[key]
 
 
 def normal_rule(rule: str) -> str:
     """Threshold rule in its canonical spelling, as in `model.json`."""
     rate = rule_rate(rule)
-    return rule if rate is None else f"fdr={rate:g}"
+    return "eer" if rate is None else f"fdr={rate:g}"
 
 
 def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:

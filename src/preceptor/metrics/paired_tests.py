@@ -61,8 +61,8 @@ def mean_std(values: npt.ArrayLike) -> MeanStd:
     return MeanStd(mean, float(given.std(ddof=1)) if given.size > 1 else float("nan"))
 
 
-def t_interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """t interval of a mean: mean ± t((1 + level) / 2, n − 1) · std / √n; NaN below two values.
+def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
+    """t interval of a mean: mean ± t(0.975, n − 1) · std / √n; NaN below two values.
 
     The interval is not clipped to the range of the values: for few AUCs near 1 it may exceed 1.
     """
@@ -71,7 +71,7 @@ def t_interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, floa
     n = len(given)
     if n < 2:
         return float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * std / np.sqrt(n)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * std / np.sqrt(n)
     return float(mean - half), float(mean + half)
 
 

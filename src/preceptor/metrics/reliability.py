@@ -57,7 +57,6 @@ def calibration_error(
     bins: int = BINS,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> CalibrationError:
     """ECE of (n,) scores over bins with equal numbers of images; interval by test inversion.
 
@@ -84,7 +83,7 @@ def calibration_error(
     drawn = [generator.multinomial(units, even, size) @ by_unit for size in sizes]
     noise = np.concatenate(drawn) - gaps
     simulated = np.abs(_FACTORS[:, None, None] * gaps + noise).sum(2)
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     lower, upper = np.quantile(simulated, [tail, 1 - tail], axis=1)
     inside = _FACTORS[(lower <= value) & (value <= upper)]
     low, high = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)

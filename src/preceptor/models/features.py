@@ -222,13 +222,9 @@ class ModuleNetwork(nn.Module):
         """The linear classifier, if there is one."""
         return self.module.get_submodule(self.parts.head) if self.parts.head else None
 
-    def remove_hook(self) -> None:
-        """Leave `module` as it was."""
-        self._handle.remove()
-
     def _hook(self) -> None:
         part = self.module.get_submodule(self.parts.features)
-        self._handle = part.register_forward_hook(self._replace)
+        self.handle = part.register_forward_hook(self._replace)
         self._hooked = (part,)  # in a tuple: not a submodule a second time
 
     def _replace(self, _: nn.Module, __: Any, output: Any) -> Any:

@@ -176,12 +176,9 @@ class GuidedModel(nn.Module):
         return ModelOutput(self._head(raw), features)
 
     def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_pass`, with further logits, independent between images, to differentiate.
-
-        In training, batch norm couples images: in a batch of one class the derivatives add up to
-        zero. The layers after the features are therefore computed again with the running statistics
-        that the batch norms had before this batch.
-        """
+        """As `_pass`, with further logits, independent between images, to differentiate."""
+        # In training, batch norm couples images: in a batch of one class the derivatives add up to
+        # zero. The head is computed again with the running statistics from before this batch.
         before = [statistics(norm) for norm in norms]
         raw, features = self._features(images)
         with torch.enable_grad():
@@ -319,11 +316,6 @@ class GuidedModel(nn.Module):
         return heads[0]
 
     @property
-    def logits_network(self) -> nn.Module:
-        """Network with the logits of the model: the backbone, or itself if it pools otherwise."""
-        return self.backbone if self.spec.pool.kind == "mean" else self
-
-    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
@@ -343,11 +335,6 @@ class GuidedModel(nn.Module):
         """Size (h, w) of the features at the model's input size."""
         shape = self._blank().features.shape
         return int(shape[-2]), int(shape[-1])
-
-    def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """Size (h, w) of the features of (N, in_chans, H, W) images."""
-        height, width = self(images).features.shape[-2:]
-        return int(height), int(width)
 
     def _blank(self) -> ModelOutput:
         """Output for two blank images in evaluation mode."""

@@ -216,8 +216,7 @@ def _thin_before_points(network: nn.Module) -> None:
             and part.padding == (0, 0)
             and part.in_channels < 8
         ):
-            parent, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(parent), leaf, ThinnedConv2d(part))
+            network.set_submodule(name, ThinnedConv2d(part))
 
 
 def _check_names(network: nn.Module, file: Path, backbone: str) -> None:

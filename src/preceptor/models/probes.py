@@ -162,4 +162,4 @@ def with_saliency(
 def _leave(model: GuidedModel) -> None:
     """Leave a network from outside timm as it was."""
     if isinstance(model.backbone, ModuleNetwork):
-        model.backbone.remove_hook()
+        model.backbone.handle.remove()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.metrics.auc import roc_curve
 from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, UNDEFINED, critical_difference
-from preceptor.metrics.scores import ALL_SOURCES, stack
+from preceptor.metrics.scores import stack
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.report import tables
 from preceptor.report.blocks import (
@@ -43,7 +43,7 @@ from preceptor.report.words import (
 from preceptor.results.comparisons import PUBLISHED, reproductions, set_aucs
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import Ladder, enough
-from preceptor.results.record import records
+from preceptor.results.record import records, whole_set
 from preceptor.study.config import Publication, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Failure
@@ -120,8 +120,7 @@ def render_page(
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     """Student, better baseline, difference and interval for each backbone."""
-    cards, whole = [], results.table
-    whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
+    cards, whole = [], whole_set(results.table, results.setup.primary)
     compared = results.comparisons[results.comparisons["question"] == "RQ2"]
     for backbone in plan.protocol.study.students:
         means = whole[whole["backbone"] == backbone].set_index("key")["mean"]
@@ -365,10 +364,9 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
         return None
     curves = []
     for seed in sorted(frames):
-        stacked = stack(
+        labels, scores, _ = stack(
             [frames[seed]], results.setup.primary, results.setup.classes, results.setup.positive
         )
-        labels, scores, _ = stacked
         if labels.all() or not labels.any():
             return None
         curves.append(np.interp(_FPR, *roc_curve(labels, scores[0])))
@@ -444,7 +442,7 @@ def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure |
             said.append(f"{name} {', '.join(values)}")
     if not drawn:
         return None
-    whole = table[(table["set"] == primary) & (table["source"] == ALL_SOURCES)]
+    whole = whole_set(table, primary)
     means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
     across = ("baseline2", "ceiling", "mapper_all")
     ticks = {

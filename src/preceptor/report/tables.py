@@ -11,14 +11,7 @@ import pandas as pd
 from preceptor.metrics.operating_points import APCERS, FDRS, TERMS, TOO_SMALL, Terms, rule_rate
 from preceptor.metrics.paired_tests import mean_std, paired_difference
 from preceptor.metrics.scores import ALL_SOURCES
-from preceptor.report.blocks import (
-    Cell,
-    Line,
-    Table,
-    common_seeds_text,
-    mean_std_text,
-    short,
-)
+from preceptor.report.blocks import Cell, Line, Table, common_seeds_text, mean_std_text, short
 from preceptor.results.comparisons import BY_TEACHER, Reproduction
 from preceptor.results.domain import Results
 from preceptor.results.ladder import LINES
@@ -29,6 +22,7 @@ from preceptor.results.record import (
     Row,
     records,
     select_arm,
+    whole_set,
 )
 from preceptor.study.config import PAPER_ALPHA, Setting, StudyConfig
 from preceptor.study.plan import Plan
@@ -48,11 +42,6 @@ _QUESTIONS = {
 }
 
 
-def _whole(table: pd.DataFrame, evaluation: str) -> pd.DataFrame:
-    """Rows of a table on a whole evaluation set."""
-    return table[(table["set"] == evaluation) & (table["source"] == ALL_SOURCES)]
-
-
 def _arms(results: Results, table: pd.DataFrame, backbone: str) -> Iterator[tuple[Row, Any]]:
     """Rows of the main table with their part of a table by run, where there is one."""
     for row in results.setup.rows:
@@ -62,7 +51,7 @@ def _arms(results: Results, table: pd.DataFrame, backbone: str) -> Iterator[tupl
 
 def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     """Mean ± std of the AUC on one whole set: rows are arms, columns backbones and "overall"."""
-    table = _whole(results.table, evaluation)
+    table = whole_set(results.table, evaluation)
     if table.empty:
         return None
     backbones, study = set(table["backbone"]), plan.protocol.study
@@ -237,7 +226,7 @@ def guidance_tables(results: Results) -> list[Table]:
                 for arm in results.setup.ways
                 if (arm.role, arm.backbone, arm.guidance) == (role, backbone, way)
             )
-            aucs = _whole(select_arm(results.figures, arm), results.setup.primary)["auc"]
+            aucs = whole_set(select_arm(results.figures, arm), results.setup.primary)["auc"]
             cells = [Cell(mean_std_text(*mean_std(aucs.to_numpy(float))))]
             for key in keys:
                 row = rows.get(key)
@@ -460,7 +449,7 @@ def fixed_rate_table(
     if (dfr_set := results.setup.dfr_set) is not None:
         caption += f" “{short('dfr')}” has none: it is trained on {dfr_set}, which fixes them."
     without = []
-    for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
+    for row, part in _arms(results, whole_set(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
         count = models - select_arm(rates, row.arms[backbone])["seed"].nunique()
         if count and row.key != "dfr":
@@ -516,7 +505,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     if results.setup.positive is None:
         del names["eer"]
     lines = []
-    for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
+    for row, part in _arms(results, whole_set(results.figures, evaluation), backbone):
         mine = part.drop_duplicates("seed")
         cells = [Cell(mean_std_text(*mean_std(mine[name].dropna()))) for name in names]
         lines.append(Line(row.heading, cells, row.key == "student"))

@@ -46,7 +46,11 @@ def write_results(
     findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
-    write_tables(csv_files(found), out)
+    tables = csv_files(found)
+    for name, text in tables.items():
+        write_atomically(out / name, text)
+    for name in CSV_FILES.keys() - tables.keys():  # of an earlier config, such as with a budget
+        (out / name).unlink(missing_ok=True)
     domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters = []
@@ -71,14 +75,6 @@ def write_results(
     page = render_page(study, found, findings, domains, chapters, failed=failed, files=there)
     write_atomically(out / "report.html", page)
     return WrittenReport(out, there)
-
-
-def write_tables(tables: Mapping[str, str], out: Path) -> None:
-    """Write CSV files by name, and remove those of an earlier config, such as one with a budget."""
-    for name, text in tables.items():
-        write_atomically(out / name, text)
-    for name in CSV_FILES.keys() - tables.keys():
-        (out / name).unlink(missing_ok=True)
 
 
 def _write_figures(sections: Sequence[Section], folder: Path) -> None:
@@ -133,17 +129,13 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
 
 
 def _write_best(chosen: Mapping[str, tuple[Path, dict[str, float], str]], folder: Path) -> None:
-    """Write the selected models as model folders: run folder, thresholds and card by subfolder.
-
-    The folder is replaced as a whole, and removed without any model. A model whose run folder has
-    lost its weights is kept if it has the weights of this run.
-    """
+    """Write the selected models as model folders: run folder, thresholds and card by subfolder."""
     models: dict[str, GuidedModel | Path] = {}
     for name, (run, _, _) in chosen.items():
         try:
             models[name] = load_model(run / "model")
         except PreceptorError:
-            if _has_weights_of(folder / name, run):
+            if _has_weights_of(folder / name, run):  # the run folder has lost its own
                 models[name] = folder / name
     if not models:
         remove_folder(folder)

@@ -40,6 +40,7 @@ from preceptor.results.record import (
     StudyRecord,
     records,
     select_arm,
+    whole_set,
 )
 from preceptor.study.config import Publication
 from preceptor.study.steps import Arm
@@ -248,7 +249,7 @@ def _paired_line(
 def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
     """AUC of an arm on a whole evaluation set, by seed."""
     part = select_arm(figures, arm)
-    return part[(part["set"] == name) & (part["source"] == ALL_SOURCES)].set_index("seed")["auc"]
+    return whole_set(part, name).set_index("seed")["auc"]
 
 
 class Fall(NamedTuple):

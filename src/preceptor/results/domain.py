@@ -20,7 +20,6 @@ from preceptor.errors import PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
 from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, Excluded, excluded, mean_std
 from preceptor.metrics.scores import (
-    ALL_SOURCES,
     deployed_scores,
     figure_rows,
     fixed_thresholds,
@@ -41,6 +40,7 @@ from preceptor.results.record import (
     records,
     row_order,
     select_arm,
+    whole_set,
     write_archive,
 )
 from preceptor.results.tables import (
@@ -213,10 +213,7 @@ def _add_runs(results: Results, record: StudyRecord) -> None:
 
 
 def _best(record: StudyRecord) -> dict[str, Best]:
-    """Models for use by key of `OFFERED`, the selected one first.
-
-    The rule of selections decides. The seed is the median one: the best would be biased.
-    """
+    """Models for use by key of `OFFERED`, the selected one first, each of its median seed."""
     setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
     for row in setup.rows:
         for arm in row.arms.values() if row.key in OFFERED else ():
@@ -533,8 +530,7 @@ def _domains(study: StudyResults) -> pd.DataFrame:
     lines = []
     for line in records(study.family):
         results = study.by_domain[line["domain"]]
-        whole = results.table
-        whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
+        whole = whole_set(results.table, results.setup.primary)
         whole = whole[whole["backbone"] == line["backbone"]].set_index("key")
         kept = {key: value for key, value in line.items() if key not in ("question", "a")}
         kept |= {"primary": results.setup.primary, "images": int(whole.loc["student", "images"])}

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
@@ -442,15 +443,7 @@ def _archived_scores(file: Path) -> Callable[[str, Member], Scores]:
 def identity_of(member: Member) -> dict[str, Any]:
     """Columns of a run in the tables of results."""
     arm = member.arm
-    values = (
-        arm.label,
-        arm.backbone,
-        arm.guidance,
-        arm.alpha,
-        arm.teacher,
-        member.seed,
-        member.run,
-    )
+    values = arm.label, arm.backbone, arm.guidance, arm.alpha, arm.teacher, member.seed, member.run
     return dict(zip((*_ARM, "seed", "run"), values, strict=True))
 
 
@@ -528,6 +521,11 @@ def row_order(rows: Iterable[Row]) -> list[str]:
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
     order = [*first, *CONTROLS, *STARTED, *DETECTORS, "ceiling"]
     return sorted((row.key for row in rows), key=order.index)
+
+
+def whole_set(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of a table on a whole evaluation set."""
+    return table[(table["set"] == name) & (table["source"] == ALL_SOURCES)]
 
 
 def select_arm(figures: pd.DataFrame, arm: Arm) -> pd.DataFrame:

@@ -158,7 +158,8 @@ class Schema:
 
 
 def _listed(values: Any) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
+    # Whole, since a seed may have more than six digits.
+    return " ".join(f"{v:.0f}" if float(v).is_integer() else f"{v:.6g}" for v in values)
 
 
 _RUN = ("role", "backbone", "guidance", "alpha", "teacher", "seed")
@@ -179,8 +180,7 @@ FIGURES = Schema(
     tail=("run",),
 )
 RATES = Schema(
-    (*_RUN, "set", "kind", "measure", "at", "source", "value", "note", "run"),
-    order=("set", *_RUN),
+    (*_RUN, "set", "kind", "measure", "at", "source", "value", "note", "run"), order=("set", *_RUN)
 )
 RUNS = Schema(
     (*_RUN, "run", "finished", "seconds", "images_seen", "best_epoch"),

@@ -173,10 +173,10 @@ def fused(network: nn.Module, example: Tensor) -> nn.Module:
         modules = dict(candidate.named_modules())
         for convolution, norm in pairs:
             old = modules[norm]
-            _replace(candidate, convolution, fuse_conv_bn_eval(modules[convolution], old))
+            candidate.set_submodule(convolution, fuse_conv_bn_eval(modules[convolution], old))
             # timm's batch norms may carry dropout and activation.
             rest = nn.Sequential(old.drop, old.act) if hasattr(old, "act") else nn.Identity()
-            _replace(candidate, norm, rest.eval())
+            candidate.set_submodule(norm, rest.eval())
         return candidate if _alike(first_of(candidate(example)), expected) else plain
 
 
@@ -225,11 +225,6 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     # Run twice or shared, a module has no single partner.
     once = [part for pair in pairs for part in pair]
     return [pair for pair in pairs if once.count(pair[0]) == once.count(pair[1]) == 1]
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, module)
 
 
 def first_of(output: Any) -> Tensor:

@@ -225,12 +225,12 @@ def rise(
     if size not in ("grid", "image") and not (isinstance(size, tuple) and min(size) > 0):
         raise ValueError(f"size {size!r} is not grid, image or (h, w)")
     own: Any = model
-    guidable = hasattr(model, "grid_of")  # a `GuidedModel`
-    network = own.logits_network if guidable else own
+    guidable = hasattr(model, "spec")  # a `GuidedModel`
+    network = own.backbone if guidable and own.spec.pool.kind == "mean" else own
     # Not in inference mode: what a network then caches cannot be trained with.
     with evaluating(model), torch.no_grad():
         if size == "grid":
-            grid = own.grid_of(images[:1]) if guidable else (cells, cells)
+            grid = tuple(own(images[:1]).features.shape[-2:]) if guidable else (cells, cells)
         else:
             height, width = images.shape[-2:] if size == "image" else size
             grid = (height, width)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from preceptor.config.run import PCA_COMPONENTS, RunConfig
+from preceptor.config.run import RunConfig
 from preceptor.config.settings import Amount
 from preceptor.config.training import Training
 from preceptor.data.geometry import MAP_SIDE
@@ -142,8 +142,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     opened = [workspaces.of(seed) for seed in seeds]
     if "pca" in study.controls:
         images = (int(workspace.train_mask.sum()) for workspace in opened)
-        problems = (too_few_for_components(number, PCA_COMPONENTS) for number in images)
-        yield from _first(f"controls: pca: {problem}" for problem in problems if problem)
+        problems = filter(None, map(too_few_for_components, images))
+        yield from _first(f"controls: pca: {problem}, or remove pca" for problem in problems)
     if (chosen := study.dfr_set) is not None:
         checks = (partial(check_images, workspace.manifest, chosen) for workspace in opened)
         yield from _first(f"dfr_set: {error}" for error in _errors(checks))

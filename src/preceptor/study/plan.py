@@ -16,12 +16,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from preceptor.study.config import Control, Setting, StudyConfig
-from preceptor.study.protocol import (
-    Protocol,
-    Teacher,
-    candidate_name,
-    teachers_of,
-)
+from preceptor.study.protocol import Protocol, Teacher, candidate_name, teachers_of
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of
 from preceptor.study.steps import (
     STEP_FOLDERS,

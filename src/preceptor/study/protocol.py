@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
@@ -416,7 +416,7 @@ class Protocol:
             cost = training.steps * training.batch_size
         guided = config.maps.kind != "none"
         chosen = f" {arm.setting}" if guided and (arm.alpha < 1 or arm.guidance) else ""
-        if arm.teacher and self._has_several_teachers:
+        if arm.teacher and len(teachers_of(self.study)) > 1:
             chosen += f" of {arm.teacher},"
         where = f" ({self.domain})" if self.domain else ""
         name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{where}"
@@ -430,10 +430,6 @@ class Protocol:
         identity = self._evaluation_id(training.id, config.manifest)
         work = Evaluate(config, training.id)
         return Step(identity, work, training.name, (training.id,), cost=images / 3)
-
-    @cached_property
-    def _has_several_teachers(self) -> bool:
-        return len(teachers_of(self.study)) > 1
 
     @property
     def mapper_detects(self) -> bool:

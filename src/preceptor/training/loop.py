@@ -341,11 +341,7 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
 
 @torch.no_grad()
 def step_sums(
-    logits: Tensor,
-    terms: LossTerms,
-    targets: Targets,
-    alpha: float | Tensor,
-    training: Training,
+    logits: Tensor, terms: LossTerms, targets: Targets, alpha: float | Tensor, training: Training
 ) -> dict[str, Tensor]:
     """Sums over the images of a batch, whose means over an epoch are in metrics.csv."""
     at_logits, at_map = gradient_norms(

@@ -33,13 +33,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
-from preceptor.training.prepare import (
-    build,
-    guided_rows,
-    image_formats,
-    method_of,
-    run_id_of,
-)
+from preceptor.training.prepare import build, guided_rows, image_formats, method_of, run_id_of
 from preceptor.training.record import (
     Progress,
     RunRecord,

@@ -215,7 +215,8 @@ def balanced_logistic_regression(
             inside, outside = folds != fold, folds == fold
             weight, bias = _fitted(standard[inside], labels[inside], classes, strength)
             logits = standard[outside] @ weight.T + bias
-            losses.append(_balanced_loss(logits, labels[outside], classes))
+            own = log_softmax(logits, 1)[np.arange(len(logits)), labels[outside]]
+            losses.append(-(_shares(labels[outside], classes) * own).sum())
         return float(np.mean(losses))
 
     strength = min(STRENGTHS, key=held_out)
@@ -250,9 +251,3 @@ def _shares(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     counts = np.bincount(labels, minlength=classes)
     shares: NDArray[np.float64] = 1 / (classes * counts[labels])
     return shares
-
-
-def _balanced_loss(logits: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> float:
-    """Cross-entropy with equal total weight of all classes."""
-    own = log_softmax(logits, 1)[np.arange(len(labels)), labels]
-    return float(-(_shares(labels, classes) * own).sum())

@@ -103,10 +103,7 @@ class Slack(Guidance):
         a, m = normalize(forward(map=self.map).map), batch.mask
         wrong = ((5 * (a - 0.5)).tanh() - (2 * m - 1)).abs().mean((1, 2))
         away = (a - blur(m)).abs().mean((1, 2))
-        return {
-            "slack": batch.only((wrong - self.slack).clamp_min(0)),
-            "blurred": batch.only(away),
-        }
+        return {"slack": batch.only((wrong - self.slack).clamp_min(0)), "blurred": batch.only(away)}
 
 
 def blur(maps: Tensor) -> Tensor:
