@@ -131,7 +131,7 @@ def test_what_it_says_of_itself(two_domains: Written, domain: str) -> None:
     assert setting is not None
     assert f"guided ({setting}) by the saliency maps of a Teacher ({plan.winner()})" in card
     seed = yaml.safe_load((run_of(two_domains, domain) / "config.yaml").read_text())["seed"]
-    assert f"It is seed {seed} of 3 seeds, the median" in card
+    assert f"It is seed {seed}, the median of 3 seeds on validation" in card
 
 
 def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domain: str) -> None:

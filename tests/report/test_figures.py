@@ -78,15 +78,17 @@ def test_a_figure_on_a_page_has_variables_for_its_colors() -> None:
     root = ElementTree.fromstring(page)
     assert root.attrib["role"] == "img"
     assert root.attrib["aria-label"] == f"{NASTY}. {NASTY}: {NASTY} 0.500"
-    assert NASTY in texts(figure.svg)  # the label of the axis
+    assert NASTY in " ".join(texts(figure.svg))  # the label of the axis, in two lines
 
 
 def test_every_rung_of_a_ladder_is_drawn_and_told() -> None:
-    figure = ladder_plot([(f"network {number}", ladder(0.05, 0.02)) for number in range(3)], "AUC")
+    one = ladder(0.05, 0.02, shuffled=0.03)
+    figure = ladder_plot([(f"network {number}", one) for number in range(3)], "AUC")
     assert figure is not None
     told = "No maps 0.600, Any map 0.700, Teacher's maps 0.750, All human maps 0.850"
     assert figure.title.count(told) == 3
-    assert texts(figure.svg).count("place +0.050 (+0.030 to +0.070)") == 3
+    for line in ("place +0.050 (+0.030 to +0.070)", "over Shuffled maps +0.030 (+0.010 to +0.050)"):
+        assert texts(figure.svg).count(line) == 3
     assert {"No maps", "Any map", "Teacher's maps", "All human maps"} <= set(texts(figure.svg))
     for key in ("baseline2", "any", "student", "ceiling"):
         assert series_color(key) in figure.svg

@@ -70,6 +70,14 @@ def drawn_panels(
     return found, drawn
 
 
+def test_the_maps_of_a_mapper_are_called_so(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = written(tmp_path, model, mapper=True, teacher_alphas=(), data_driven=False)
+    found, _ = drawn_panels(plan, monkeypatch)
+    assert found.teacher == "test_byobnet mapper; its maps are the probability of a mark"
+
+
 @pytest.mark.parametrize("cam_class", ["label", "decision"])
 def test_panels_show_the_maps_that_guidance_compares(
     tmp_path: Path, model: Path, cam_class: str, monkeypatch: pytest.MonkeyPatch

@@ -123,7 +123,7 @@ def test_how_much_is_against_the_stronger_baseline(plan: Plan) -> None:
         [{"key": "student", "backbone": "test_byobnet", "share": 0.6, "low": 0.2, "high": 1.1}]
     )
     found = said(plan, *lines, shares=shares)["RQ3"]
-    assert "that of the stronger baseline (Baseline 2) is +0.040" in found
+    assert "the AUC of the stronger baseline (Baseline 2) is +0.040" in found
     assert "60% of the way to the ceiling (20% to 110%)" in found
     several = plan.protocol.study.model_copy(update={"students": ("test_byobnet", "test_resnet")})
     of_two = Plan(replace(plan.protocol, study=several), plan.choices)
@@ -177,22 +177,23 @@ def test_domains() -> None:
         domain("eyes", (-0.1, 0.2), 0.01),
     )
     names = ["tiles", "boards", "eyes"]
-    text = across_domains(pd.DataFrame([*won, *ahead, *lost]), names)
+    text = across_domains(pd.DataFrame([*won, *ahead, *lost]), names, 8)
     assert "above both baselines in 2 of 3 domains (tiles, boards)" in text
     assert "in 1 (tiles)" in text
     assert "does not extend to other domains" in text
-    text = across_domains(pd.DataFrame([*lost, *lost]), ["eyes"])
+    text = across_domains(pd.DataFrame([*lost, *lost]), ["eyes"], 8)
     assert "in 0 of 1 domains; significantly, after correction over all domains, in none" in text
-    assert "yet" in across_domains(pd.DataFrame(), names)
+    assert "yet" in across_domains(pd.DataFrame(), names, 8)
     # A domain without results is one that the Student has not won.
-    text = across_domains(pd.DataFrame(won), names)
+    text = across_domains(pd.DataFrame(won), names, 10)
+    assert "; only 8 of 10 seeds, and the tests need all)" in text
     assert "above both baselines in 1 of 3 domains (tiles)" in text
     assert "in 1 (tiles)" in text
 
 
 @pytest.mark.parametrize("seeds", [2, EXACT_UP_TO + 1])
 def test_methods_name_how_settings_were_selected_and_tested(plan: Plan, seeds: int) -> None:
-    study = plan.protocol.study.model_copy(update={"seeds": seeds})
+    study = plan.protocol.study.model_copy(update={"seeds": seeds, "generations": seeds})
     changed = Plan(replace(plan.protocol, study=study), choices=plan.choices)
     empty = Results(
         record_with("test", ("marked", "plain"), "marked"), RUNS.empty(), FIGURES.empty()
@@ -202,6 +203,9 @@ def test_methods_name_how_settings_were_selected_and_tested(plan: Plan, seeds: i
     assert ("exact sign-flip tests" in tested) == (seeds <= EXACT_UP_TO)
     assert "highest mean AUC over seeds" in selected
     assert "Teachers' maps: the guided map;" in trained
+    assert f"(generation {seeds}) guided the Students; controls: " in trained
+    assert "random initial weights, " in trained
+    assert "no augmentation)" in trained
 
 
 @pytest.mark.parametrize(

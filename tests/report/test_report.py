@@ -191,5 +191,6 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     text, page = checked(tmp_path / "out")
     assert "Nothing can be concluded from one seed" in text
     assert "a&lt;b" in text
+    assert "decision thresholds" not in text
     assert "<b>" not in text
     assert page.images

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from preceptor.report.words import qualifying_words, study_findings, verdict
+from preceptor.report.words import Findings, closing, qualifying_words, study_findings, verdict
 from preceptor.results.domain import Hints, Results, StudyResults, hints_of, results_of
 from preceptor.results.record import Scores, record_of
 from preceptor.results.tables import COMPARISONS, FIGURES
@@ -75,7 +75,7 @@ def test_a_part_of_the_study_gives_no_answer() -> None:
     [
         ({"a": (0.1, 0.2)}, 8, 0.01, "won", "better than both baselines"),
         ({"a": (0.1, 0.2)}, 3, 0.5, "ahead", "With 3 seeds no difference can be significant"),
-        ({"a": (0.1, 0.2)}, 8, 0.2, "ahead", "not every difference"),
+        ({"a": (0.1, 0.2)}, 8, 0.2, "ahead", "none of 2 differences is a sig"),
         ({"a": (0.1, 0.2), "b": (0.1, -0.2)}, 3, 0.5, "mixed", "for a only"),
         ({"a": (0.1, -0.2)}, 3, 0.5, "lost", "No gain"),
         ({"a": (0.1, 0.2)}, 1, 1.0, "open", "one seed"),
@@ -117,6 +117,8 @@ def test_a_test_needs_all_of_its_seeds() -> None:
     assert (found.kind, found.headline) == ("ahead", "The Student is ahead, but seeds are missing")
     assert "after 7 of 10 seeds; the test needs all of them." in found.text
     assert verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=7)).kind == "won"
+    found = verdict(results({"a": (-0.1, -0.2)}, n=7, p=0.03, seeds=10))
+    assert "trainings are finished; the tests need all of them." in found.text
 
 
 def test_a_significant_loss_is_a_result() -> None:
@@ -125,13 +127,16 @@ def test_a_significant_loss_is_a_result() -> None:
     assert "; it is significantly below both baselines." in found.text
     one = results({"a": (-0.2, 0.1)}, n=8, p=0.01)
     assert "; it is significantly below “Baseline 1”." in verdict(one).text
-    two = results({"a": (0.1, 0.2), "b": (-0.2, 0.1)}, n=8, p=0.01)
+    two = results({"a": (0.1, 0.2), "b --- c": (-0.2, 0.1)}, n=8, p=0.01)
     two.comparisons.index = two.comparisons.index + 7
     found = verdict(two)
     assert found.kind == "mixed"
-    assert "for a only; it is significantly below a baseline for b." in found.text
+    said = "for a only; 3 of 4 differences are significant gains; it is significantly below a"
+    assert f"{said} baseline for b --- c." in found.text
+    last = closing(Findings(found, {}), StudyResults({"": two}))
+    assert last["found"].endswith("on test, AUC −0.200 over Baseline 1, best α for b --- c.")
     two.comparisons["image_high"] = 0.01  # the loss of b, over images
-    assert "below a baseline for b on these test images." in verdict(two).text
+    assert "below a baseline for b --- c on these test images." in verdict(two).text
 
 
 @pytest.mark.parametrize(
@@ -187,6 +192,10 @@ def test_what_the_place_is_worth(place: float, half: float, words: str) -> None:
     assert "(Centered map, α 0.25), is " in said.place
     assert said.place.endswith(words)
     assert said.sentences == f"{said.text} {said.place}"
+    found.ladders = [replace(ladder(place, half), place_images=(-0.05, 0.05))]
+    assert ("over seeds and images the interval contains 0" in verdict(found).place) == (
+        half < 0.03
+    )
 
 
 NAN = float("nan")

@@ -276,6 +276,8 @@ def test_methods_are_ranked_over_domains(tmp_path: Path) -> None:
     plan = scored_study(tmp_path, effect, splits, guidances=WAYS, sources=False, seeds=3)
     found = gather(plan)
     assert rank_plot([found]) is None
+    lacking = found.figures["guidance"] != "cells"
+    assert rank_plot([found, replace(found, figures=found.figures[lacking])]) is None
     drawn = rank_plot([found, found])
     assert drawn is not None
     assert "cells: mean rank 1.0" in drawn.title

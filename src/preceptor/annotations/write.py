@@ -506,7 +506,7 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
         if len(groups) > 1 and groups.nunique() == 1 and groups.iloc[0]:
             what = f"every image is in the group {groups.iloc[0]!r}"
             raise InputError(f"--group-by {group_by!r}: {what}; put what differs in parentheses")
-        what, fix = f"--group-by {group_by!r} does not fit its path", "correct it"
+        what, fix = f"--group-by '{group_by}' does not fit its path", "correct it"
     for name in frame.loc[groups == "", "name"].astype(str):
         log.problem(name, what, fix)
     return groups.astype("str")

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -31,7 +31,9 @@ def import_early(threads: int) -> None:
     if not _is_forked(threads, None):
         return
     forkserver.set_forkserver_preload([_WORKER])
-    # Ctrl-C is handled by the parent, also while the server imports.
+    # Ctrl-C is handled by the parent, also while the server imports. Started in between, the
+    # resource tracker would unblock it.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with environment_of(**_ENVIRONMENT):

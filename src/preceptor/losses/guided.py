@@ -91,7 +91,8 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
     """Saliency and maps, (B, h, w) each, as the distances take them."""
     if cam.shape != maps.shape or cam.ndim != 3:
         raise ValueError(
-            f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
+            f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must have one shape (B, h, w); "
+            "reduce maps, such as by adaptive_avg_pool2d(maps[:, None], cam.shape[-2:])[:, 0]"
         )
     maps = maps if maps.is_floating_point() else maps.to(cam.dtype)
     return MapPair(normalize(cam), normalize(maps), cam, maps)

@@ -267,10 +267,10 @@ MODEL_FILES = ("model.json", WEIGHTS)
 
 
 def save_model(
-    model: GuidedModel, folder: Path, thresholds: Mapping[str, float] | None = None
+    model: GuidedModel, folder: str | Path, thresholds: Mapping[str, float] | None = None
 ) -> None:
     """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
     with tensors_to(folder / WEIGHTS):
         save_file(separate(model.backbone.state_dict()), folder / WEIGHTS)
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))

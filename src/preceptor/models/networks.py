@@ -338,7 +338,7 @@ def _hub_file(backbone: str) -> Path:
     except Exception as error:  # the hub client raises its own exceptions and those of the network
         raise InputError(
             f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be downloaded: "
-            f"{reason(error, 160)}; without a network set weights to a .safetensors file"
+            f"{reason(error)}; without a network set weights to a .safetensors file"
         ) from error
 
 

@@ -211,7 +211,7 @@ def html_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["typeset"] = typeset
+    environment.filters |= {"typeset": typeset, "two": lambda value: number(value, 2)}
     environment.globals["words"] = ("Remark", "Reason", "By seed")  # columns that hold words
     styles = {
         "light": " ".join(f"--{name}: {value};" for name, value in LIGHT.items()),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WIDTH = 360
 _NAME = 20  # letters of a line beside the plot
+_LABEL = 34  # letters of a line below it
 _STYLE = Path(__file__).with_name("figures.mplstyle")
 _VARIABLES = {color: name for name, color in LIGHT.items()} | {"#ffffff": "paper"}
 _DASHES = {"baseline1": (0, (4, 2)), "baseline2": (0, (1, 1.5)), "ceiling": (0, (4.5, 1.5, 1, 1.5))}
@@ -135,9 +136,11 @@ def rows_figure(
     if not drawn:
         return None
     step = 14.0 if any(notes) or joined else 13.0
-    heights = [step * (len(marks) - 1) + (42 if any(notes) else 28) for _, marks in drawn]
+    lines = max((note.count("\n") + 1 for note in notes if note), default=0)
+    heights = [step * (len(marks) - 1) + 28 + 14 * lines for _, marks in drawn]
     legend = {one.name: one.key for _, marks in drawn if len(marks) > 1 for one in marks}
-    below = 40 + _legend_height([*legend])
+    label = wrap(axis, _LABEL)
+    below = 27 + 13 * len(label) + _legend_height([*legend])
     height = sum(heights) + below + 10
 
     def draw(figure: matplotlib.figure.Figure) -> None:
@@ -162,14 +165,14 @@ def rows_figure(
                 )  # fmt: skip
             if place < len(notes) and notes[place]:
                 axes.annotate(
-                    notes[place], (0, at[-1] + 17), xycoords=("axes fraction", "data"),
-                    fontsize=10, fontweight="bold", annotation_clip=False,
+                    notes[place], (8 / WIDTH, at[-1] + 8), va="top", annotation_clip=False,
+                    xycoords=("figure fraction", "data"), fontsize=10, fontweight="bold",
                 )  # fmt: skip
             start += own
         axes.set_yticks(places, [_beside(name) for name, _ in drawn])
         axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_xlabel(axis)
+        axes.set_xlabel("\n".join(label))
         if legend:
             _legend(figure, axes, {name: handles[name] for name in legend})
 
@@ -177,7 +180,7 @@ def rows_figure(
         f"{name}: {', '.join(f'{one.name} {number(one.mean)}' for one in marks)}"
         for name, marks in drawn
     )
-    noted = ". ".join(note for note in notes if note)
+    noted = ". ".join(note.replace("\n", "; ") for note in notes if note)
     return _drawn(f"{title}. {said}{f'. {noted}' if noted else ''}", height, draw)
 
 
@@ -249,10 +252,7 @@ def _vertical(axes: Axes, name: str, at: float) -> None:
 
 
 def reliability_plot(
-    curves: Mapping[str, tuple[str, Bins]],
-    title: str,
-    across: str = "mean score",
-    up: str = "share of hits",
+    curves: Mapping[str, tuple[str, Bins]], title: str, across: str, up: str
 ) -> Figure:
     """Reliability diagram; a calibrated model is on the diagonal."""
     lines = [

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
-from preceptor.config.training import CamClass, Training, distance_weights
+from preceptor.config.training import Augmentation, CamClass, Training, distance_weights
 from preceptor.metrics.operating_points import TERMS
 from preceptor.metrics.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
 from preceptor.models.spec import Pool
 from preceptor.report.blocks import names_of
 from preceptor.report.tables import fixed_rate_table, rule_words, set_table, source_table
-from preceptor.report.words import DomainFindings, say, templates
+from preceptor.report.words import DomainFindings, parts_of, templates
 from preceptor.results.domain import Results
 from preceptor.study.checks import shared_images
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.training.record import RunRecord
 from preceptor.utils.results import is_finished
-from preceptor.utils.text import threshold_text
+from preceptor.utils.text import percent, threshold_text
 
 MAPS: dict[CamClass, str] = {
     "label": "map of the label",
@@ -48,7 +50,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         (name, training_of(study, name), way.alpha_grid(study))
         for name, way in study.guidances.items()
     ]
-    text = say(
+    return parts_of(
         "methods",
         domain=plan.domain,
         study=study,
@@ -67,6 +69,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         marking=_marking(plan),
         rule=rule_words(study.threshold, TERMS[study.terms]),
         primary=results.setup.primary,
+        positive=results.setup.positive,
         exact=EXACT_UP_TO,
         margin=RELEVANT_DIFFERENCE,
         shared=shared_images(plan.protocol.workspaces)[1] if study.draws else "",
@@ -75,8 +78,30 @@ def methods(plan: Plan, results: Results) -> list[str]:
         seconds=seconds if math.isfinite(seconds) else 0.0,
         distance=_distance,
         pooling=_pooling,
+        initial=_initial(study),
+        changes=_changes(training.augmentation),
     )
-    return text.split(" --- ")
+
+
+def _initial(study: StudyConfig) -> str:
+    """Initial weights of the backbones, without the folders of files."""
+    given = study.weights
+    names = {given: None} if isinstance(given, str) else dict.fromkeys(given.values())
+    known = {"none": "random initial weights", "hub": "initial weights of the model hub"}
+    return " or ".join(known.get(name, f"initial weights {Path(name).name}") for name in names)
+
+
+def _changes(settings: Augmentation) -> list[str]:
+    """Random changes of training images."""
+    words = {
+        "random flips": settings.flip,
+        "quarter turns": settings.quarter_turns,
+        f"crops of at least {percent(settings.crop_area)} of the area": settings.crop_area < 1,
+        f"color changes of strength {settings.color:g}": settings.color > 0,
+        f"half of the images changed outside their maps ({settings.outside})": settings.outside
+        != "none",
+    }
+    return [name for name, is_on in words.items() if is_on] or ["no augmentation"]
 
 
 def _distance(training: Training) -> str:
@@ -175,6 +200,7 @@ def model_card(plan: Plan, results: Results, found: DomainFindings) -> str:
         positive=results.setup.positive,
         size=RunRecord.read(plan.protocol.run_folder(best.run)).input_size,
         teacher=plan.winner(),
+        generations=study.generations,
         seeds=len(plan.seeds),
         found=found,
         tables=[table for table in tables if table is not None],

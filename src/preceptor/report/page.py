@@ -226,8 +226,9 @@ def chapter(
     )
     sets = {name: tables.set_table(plan, results, name) for name in results.setup.sets}
     ranked = (
-        "▲ marks the highest mean of a column, except for ceiling and mapper of all human maps, "
-        "which estimate what more annotations can gain, and for rows that are trained on the set."
+        "▲ marks the highest mean of a column, and of a row in tables by source, except for "
+        "ceiling and mapper of all human maps, which estimate what more annotations can gain, and "
+        "for rows that are trained on the set."
     )
     add(
         "rq2",
@@ -375,10 +376,7 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
 
 
 def rank_plot(domains: Sequence[Results]) -> Figure | None:
-    """Mean rank of each guidance method's Student over domains, with its critical difference.
-
-    Two methods differ at level 0.05 (Nemenyi) if their bars do not overlap.
-    """
+    """Mean rank of each guidance method's Student over domains, with its critical difference."""
     aucs = [
         {
             (arm.backbone, arm.guidance): set_aucs(one.figures, arm, one.setup.primary).mean()
@@ -388,8 +386,11 @@ def rank_plot(domains: Sequence[Results]) -> Figure | None:
         for one in domains
     ]
     table = pd.DataFrame(aucs).dropna(axis=1)
-    several = len(domains) > 1 and table.shape[1] > 1
-    if not several:
+    every = dict.fromkeys(key for domain in aucs for key in domain)
+    # A method that lacks a backbone in a domain cannot be ranked with the others.
+    partial = {way for _, way in {*every} - {*table}}
+    table = table[[key for key in every if key[1] not in partial]]
+    if len(domains) < 2 or table.T.groupby(lambda key: key[1]).ngroups < 2:
         return None
     # Of a domain with several backbones, the mean AUC over them.
     by_way = table.T.groupby(lambda key: key[1], sort=False).mean().T
@@ -399,8 +400,9 @@ def rank_plot(domains: Sequence[Results]) -> Figure | None:
         (str(way), [Mark("mean rank", "student", mean, mean - half, mean + half)])
         for way, mean in ranks.items()
     ]
-    axis = f"mean rank by AUC (1 = best), ± half of the critical difference {2 * half:.2f}"
-    return rows_figure(rows, "Guidance methods", axis)
+    difference = f"critical difference {2 * half:.2f}"
+    title = f"Guidance methods, mean rank by AUC with the {difference}"
+    return rows_figure(rows, title, f"mean rank, 1 = best; {difference}")
 
 
 def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
@@ -416,7 +418,7 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
         place, other = ladder.place, other_smallest(ladder)
         note = f"place {gained(place)}" if place and math.isfinite(place.mean) else ""
         if note and other:
-            note += f"; over {short(other.control)} {gained(other.paired)}"
+            note += f"\nover {short(other.control)} {gained(other.paired)}"
         notes.append(note)
     return rows_figure(drawn, f"{axis} by the maps that guide", axis, joined=True, notes=notes)
 

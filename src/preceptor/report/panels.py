@@ -181,7 +181,7 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
 def teacher_maps(
     plan: Plan, seed: int, rows: NDArray[np.int64], shown: Shown
 ) -> tuple[str, ModelMaps | None]:
-    """Name of the selected Teacher and its maps; None of maps that were given."""
+    """Name of the selected Teacher and kind of its maps, and these; None of maps of a folder."""
     winner = plan.winner()
     if winner is None:
         return "", None
@@ -193,7 +193,12 @@ def teacher_maps(
         return str(winner), None
     model = load_model(plan.protocol.run_folder(run) / "model")
     workspace = plan.protocol.workspaces.of(seed)
-    return str(winner), model_maps(plan, workspace, model, rows, shown, winner.method)
+    name = f"{winner}, generation 1" if plan.study.generations > 1 else str(winner)
+    if winner.kind == "mapper":
+        name += "; its maps are the probability of a mark"
+    elif shown == "decision" and winner.method != "cam":
+        name += "; its maps are of the label's class"
+    return name, model_maps(plan, workspace, model, rows, shown, winner.method)
 
 
 def run_of(plan: Plan, role: Role, backbone: str, setting: Setting, seed: int) -> str | None:

@@ -243,9 +243,10 @@ def guidance_tables(results: Results) -> list[Table]:
         whose = "the Teacher's maps" if role == "student" else "people's maps on all images"
         caption = (
             f"{backbone} on {results.setup.primary}, guided by {whose}: each method at its best "
-            "α on validation, minus the same method with other maps (95 % interval over seeds). "
-            "Epochs: mean AUC on the worst validation set at the selected epoch and at the last "
-            "one. Cost, relative to Baseline 2: time of a training image; on a GPU, also memory."
+            "α on validation, minus the method with other maps, and minus no maps (95 % interval "
+            "over seeds). Epochs: mean AUC on the worst validation set at the selected epoch and "
+            "at the last one. Cost, relative to Baseline 2: time of a training image; on a GPU, "
+            "also memory."
         )
         tables.append(Table(caption, "Method", [*columns, "Epochs", "Cost"], lines))
     return tables
@@ -510,7 +511,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
         cells = [Cell(mean_std_text(*mean_std(mine[name].dropna()))) for name in names]
         lines.append(Line(row.heading, cells, row.key == "student"))
     caption = (
-        f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "
+        f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is by "
         "the most probable class; for Brier score and EER, lower is better."
     )
     return Table(caption, "", list(names.values()), lines) if lines else None

@@ -97,8 +97,9 @@ def closing(findings: Findings, study: StudyResults) -> dict[str, str]:
     verdict, results = findings.verdict, study.first
     lines = [] if study.has_domains or results.untested else hardest(results.comparisons)
     facts = {"line": lines[0] if lines else None, "primary": results.setup.primary}
-    said = say("closing", verdict=verdict, **facts).split(" --- ")
-    return dict(zip(("found", "sure"), said, strict=True)) | {"best": findings.best}
+    several = _asked(results.comparisons, "RQ2")["backbone"].nunique() > 1
+    found, sure = parts_of("closing", verdict=verdict, several=several, **facts)
+    return {"found": found, "sure": sure, "best": findings.best}
 
 
 def study_findings(study: StudyPlan, results: StudyResults) -> Findings:
@@ -114,8 +115,9 @@ def study_findings(study: StudyPlan, results: StudyResults) -> Findings:
     }
     if not study.has_domains:
         return Findings(parts[""].verdict, parts, best=parts[""].best)
+    across = across_domains(results.domains, [*study.plans], results.seeds)
     best = " ".join(f"{name}: {part.best}" for name, part in parts.items() if part.best)
-    return Findings(verdict(results), parts, across_domains(results.domains, [*study.plans]), best)
+    return Findings(verdict(results), parts, across, best)
 
 
 # The verdict
@@ -137,7 +139,7 @@ def verdict(results: Results | StudyResults) -> Verdict:
     else:
         facts |= _against_baselines(results, family.reset_index(drop=True))
         facts["unfinished"] = done < total or bool(unscored)
-    headline, _, text = say("verdict", **facts).partition(" --- ")
+    headline, text = parts_of("verdict", **facts)
     kind = {"none": "open", "part": "open", "few": "open", "early": "ahead"}
     return Verdict(kind.get(facts["case"], facts["case"]), headline, text, place_sentence(results))
 
@@ -178,6 +180,7 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
         "winners": [str(name) for name in worst.index[worst > 0]],
         "worse": worse_words,
         "qualified": "" if loss else qualifying_words(stronger),
+        "proven": len(better),
         "here": sum(only_here(line) for line in records(family)),
         "n": n,
         "most": most,
@@ -208,7 +211,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
             "rq2",
             primary=plan.protocol.primary,
             count=len(study.students),
-            **_counted(family, "backbone"),
+            **_counted(family, "backbone", len(plan.seeds)),
         ),
         "RQ3": _how_much(plan, results),
     }
@@ -227,9 +230,9 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     return texts
 
 
-def across_domains(domains: pd.DataFrame, names: Sequence[str]) -> str:
-    """Answer to RQ4: results in each domain."""
-    return say("rq4", names=names, **_counted(domains, "domain"))
+def across_domains(domains: pd.DataFrame, names: Sequence[str], seeds: int) -> str:
+    """Answer to RQ4: results in each domain, after some of a number of seeds."""
+    return say("rq4", names=names, **_counted(domains, "domain", seeds))
 
 
 def _how_much(plan: Plan, results: Results) -> str:
@@ -256,7 +259,7 @@ def _asked(compared: pd.DataFrame, question: str) -> pd.DataFrame:
     return compared[compared["question"] == question]
 
 
-def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
+def _counted(family: pd.DataFrame, by: str, seeds: int) -> dict[str, Any]:
     """Backbones or domains above both baselines, significantly so, and significantly below one."""
     groups = {
         str(name): part
@@ -266,6 +269,8 @@ def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
     if not groups:
         return {"compared": 0}
     ahead = [name for name, part in groups.items() if (part["mean"] > 0).all()]
+    n = int(family["n"].min())
+    missing = f"; only {n} of {seeds} seeds, and the tests need all" if n < seeds else ""
     return {
         "compared": len(groups),
         "ahead": ahead,
@@ -273,7 +278,7 @@ def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
             name for name in ahead if len(significant(groups[name])[0]) == len(groups[name])
         ],
         "worse": significant(family)[1][by].astype(str).unique().tolist(),
-        "floor": floor_note(int(family["n"].max())),
+        "floor": floor_note(int(family["n"].max())) + missing,
     }
 
 
@@ -291,8 +296,8 @@ def sign_of(line: Mapping[str, Any]) -> int:
 
 def _hints(hints: Hints) -> list[tuple[str, str]]:
     """Titles and sentences of hints."""
-    parts = (hint.partition(" === ") for hint in say("hints", hints=hints).split("--- ")[1:])
-    return [(title, text.strip()) for title, _, text in parts]
+    parts = parts_of("hints", hints=hints)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 # Ladders
@@ -385,6 +390,8 @@ def qualifying_words(line: Mapping[str, Any]) -> str:
 
 # Templates
 
+_NEXT = "\x1e"  # the control character "record separator", which no name has
+
 
 def _signed(value: float) -> str:
     return number(value, sign=True)
@@ -415,6 +422,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["NEXT"] = _NEXT
     environment.filters |= {
         "duration": duration,
         "gained": gained,
@@ -436,5 +444,10 @@ def templates() -> Environment:
 
 def say(template: str, **facts: Any) -> str:
     """Sentences of a template."""
+    return parts_of(template, **facts)[0]
+
+
+def parts_of(template: str, **facts: Any) -> list[str]:
+    """Parts of a template, between which it has `NEXT`."""
     text = templates().get_template(f"{template}.j2").render(facts)
-    return re.sub(r"[ \n]+", " ", text).strip()
+    return [re.sub(r"[ \n]+", " ", part).strip() for part in text.split(_NEXT)]

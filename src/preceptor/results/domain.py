@@ -350,7 +350,8 @@ class Hints:
     fall: Fall | None
     teachers: dict[bool, tuple[float, str]]  # best on validation if data-driven, and of marks
     coarse: tuple[float, tuple[int, int], str] | None  # share of maps under half a cell, its grid
-    more: tuple[float, int, int] | None  # gain in AUC between numbers of marked images
+    more: tuple[float, int, int] | None  # gain in AUC between numbers of images
+    drawn: bool  # `more` counts the annotated images of a budget, else those with marks
     next: Literal["family", "marks", "nothing", ""]
 
 
@@ -375,15 +376,15 @@ def hints_of(plan: Plan, results: Results) -> Hints:
     ways = map(method_of, (training_of(study, name) for name in [*study.guidances] or [""]))
     apart = fall and not fall.sources and not fall.high_auc - fall.student < FALL
     if apart and all(way is None or way.needs == {"map"} for way in ways):
-        return Hints(fall, best, coarse, more, "family")
+        return Hints(fall, best, coarse, more, bool(study.budgets), "family")
     family = results.family if not results.untested else pd.DataFrame()
     if more or family.empty or family["n"].min() < 3:
-        return Hints(fall, best, coarse, more, "marks" if more else "")
+        return Hints(fall, best, coarse, more, bool(study.budgets), "marks" if more else "")
     ends = ["low", "high", "image_low", "image_high"]
     worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ends].to_numpy(float)
     sides = [excluded(a, b, RELEVANT_DIFFERENCE, (c, d)) for a, b, c, d in worst]
     nothing = all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides)
-    return Hints(fall, best, coarse, more, "nothing" if nothing else "")
+    return Hints(fall, best, coarse, more, bool(study.budgets), "nothing" if nothing else "")
 
 
 @dataclass

@@ -55,7 +55,15 @@ def interval(low: Any, high: Any, *, sign: bool = True) -> str:
     """Interval, of differences with signs; a dash if it is undefined."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return DASH
-    return f"{number(low, sign=sign)} to {number(high, sign=sign)}"
+    # An end that would be rounded to 0 has more digits: its sign decides whether 0 is inside.
+    small = (0 < abs(end) < 0.0005 for end in (low, high))
+    digits = [
+        min(6, -math.floor(math.log10(abs(end)))) if fine else 3
+        for fine, end in zip(small, (low, high), strict=True)
+    ]
+    return " to ".join(
+        number(end, many, sign) for end, many in zip((low, high), digits, strict=True)
+    )
 
 
 def percent(value: float) -> str:
