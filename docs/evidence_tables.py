@@ -485,34 +485,50 @@ def _paired_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> F
     return np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
 
 
-def guidance(data: str, marked: int) -> str:
-    """A row for each guidance method, with the Teacher's maps and with people's maps."""
-    scored = pd.read_csv(EVIDENCE / "other" / "guidance.csv")
-    scored = scored[scored["data"] == data]
-    means = scored.groupby(["role", "guidance"])[["selected", "last"]].mean()
-    epochs = means.notna().all(axis=None)
-    aucs = {
+def _aucs_of_ways(scored: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
+    """AUCs by seed of each role and guidance method."""
+    return {
         key: dict(zip(own["seed"], own["auc"], strict=True))
         for key, own in scored.groupby(["role", "guidance"])
     }
-    alphas = scored.set_index("guidance")["alpha"]
+
+
+def _rows_of_ways(scored: pd.DataFrame, mark: str) -> list[list[str]]:
+    """A row for each guidance method, whose name has a mark."""
+    means = scored[scored["role"] == "student"].groupby("guidance")[["selected", "last"]].mean()
+    aucs, alphas = _aucs_of_ways(scored), scored.set_index("guidance")["alpha"]
     sides = {
         "student": ("shuffled", "shuffled_human", "centre", ""),
         "ceiling": ("shuffled_human", ""),
     }
     rows = []
-    for way in {way for role, way in aucs if role == "student"}:
-        cells = [f"{way}, α {min(alphas[way]):g}"]
+    for way in means.index:
+        cells = [f"{way}, α {min(alphas[way]):g}{mark}"]
         for role, others in sides.items():
             own = aucs[role, way]
             cells.append(number(float(np.mean([*own.values()]))))
             for key in others:
                 cells.append(paired(own, aucs[key, way] if key else aucs["baseline2", "l2"]).text)
-        cells += [", ".join(number(one) for one in means.loc[("student", way)])] if epochs else []
+        cells += (
+            [", ".join(number(one) for one in means.loc[way])]
+            if means.notna().all(axis=None)
+            else []
+        )
         rows.append(cells)
+    return rows
+
+
+def guidance(data: str, marked: int, earlier: str = "") -> str:
+    """Guidance methods with the Teacher's maps and with people's maps; those of an earlier study
+    of the same images on another machine have a mark, and differences are within a study.
+    """
+    every = pd.read_csv(EVIDENCE / "other" / "guidance.csv")
+    rows = _rows_of_ways(every[every["data"] == data], "")
+    rows += _rows_of_ways(every[every["data"] == earlier], " ²") if earlier else []
+    aucs = _aucs_of_ways(every[every["data"] == data])
     header = ["method", "Student", "− shuffled", "− people's maps, shuffled", "− centered map"]
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
-    header += ["val: selected, last"] if epochs else []
+    header += ["val: selected, last"] if len(rows[0]) > len(header) else []
     others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
     others |= {"the mapper as a detector": "mapper"} if ("mapper", "cells") in aucs else {}
     for title, role in others.items():
@@ -765,7 +781,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "clothes": partial(guidance, "clothes", 60),
-    "cracks": partial(guidance, "cracks", 20),
+    "cracks": partial(guidance, "cracks_x", 20, "cracks"),
     "mri": partial(guidance, "mri", 20),
     "waterbirds": partial(
         published_order,

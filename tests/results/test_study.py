@@ -154,7 +154,7 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
         ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown key"),
         ({"budget": [5, 5]}, "duplicate"),
         ({"domains": {"a": {}}}, "missing"),
-        ({"threshold": "fdr=2"}, "write eer, or fdr=x"),
+        ({"threshold": "fdr=2"}, "write eer, or one such"),
         ({"budget": [0]}, "above 0"),
         ({"terms": "iris"}, "'pad', 'medical' or 'generic'"),
     ],
