@@ -36,6 +36,15 @@ SQUARES_STUDY: dict[str, Any] = {
     "data_driven": False,
 }
 
+# A run on `squares`; each test file adds the manifest and what it is about.
+SQUARES_RUN: dict[str, Any] = {
+    "backbone": "test_byobnet",
+    "backbone_args": {"output_stride": 8},
+    "positive": "marked",
+}
+SHORT = {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01, "schedule": "constant"}
+"""A training of one epoch."""
+
 SPLITS = {"train": 24, "val": 12, "test": 12, "test-unseen": 12}
 
 

@@ -32,7 +32,7 @@ from preceptor.study.steps import Arm, Evaluate, JoinMaps, Role, Select, Selecti
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
 from preceptor.utils.results import finish
-from tests.datasets import SQUARES_STUDY, squares
+from tests.datasets import SHORT, SQUARES_STUDY, squares
 
 RECORD = RunRecord(
     id="c0ffee",
@@ -77,34 +77,14 @@ def record_with(
 
 
 # A study file's settings; each test adds the manifest.
-SETTINGS: dict[str, Any] = SQUARES_STUDY | {
-    "seeds": 1,
-    "training": {
-        "input_size": 32,
-        "epochs": 1,
-        "batch_size": 8,
-        "lr": 0.01,
-        "schedule": "constant",
-    },
-}
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {"seeds": 1, "training": SHORT}
 TABLES = ("results.csv", "table.csv", "summary.md", "comparisons.csv", "selection.json")
 
 
 def study(manifest: Path, **values: Any) -> StudyConfig:
     """A config of one α and no data-driven Teacher, trained for one epoch."""
-    settings: dict[str, Any] = {
-        "manifest": manifest,
-        "positive": "marked",
-        "primary": "test-unseen",
-        "annotated": 0.5,
-        "teachers": ("test_byobnet",),
-        "students": ("test_byobnet",),
-        "backbone_args": {"test_byobnet": {"output_stride": 8}},
-        "seeds": 2,
-        "alphas": (0.5,),
-        "data_driven": False,
-        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
-    }
+    training = {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"}
+    settings = SQUARES_STUDY | {"manifest": manifest, "seeds": 2, "training": training}
     return StudyConfig.model_validate(settings | values)
 
 

@@ -11,13 +11,15 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from preceptor.config.files import load_config
-from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
 from preceptor.study.config import StudyConfig
 from preceptor.training.run import train
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.studies import SETTINGS, run_serially
+from tests.training.small_runs import small
+
+BACKBONES = ("test_byobnet", "test_resnet")
 
 
 def one_class_validation(folder: Path) -> Path:
@@ -78,18 +80,10 @@ def test_a_primary_set_of_one_class_is_refused(tmp_path: Path, primary: str | No
 def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> None:
     manifest = one_class_validation(tmp_path / "data")
     training = {"input_size": 32, "batch_size": 8, "epochs": 3, "checkpoint": "best_auc"}
-    values = {
-        "manifest": manifest,
-        "backbone": "test_byobnet",
-        "positive": "marked",
-        "backbone_args": {"output_stride": 8},
-        "training": training,
-    }
     with pytest.raises(InputError, match="val-unseen: there is no image of class plain"):
-        train(RunConfig.model_validate(values), tmp_path / "runs")
-    found = train(
-        RunConfig.model_validate(values | {"validation_negatives": "val"}), tmp_path / "runs"
-    )
+        train(small(manifest, training=training), tmp_path / "runs")
+    config = small(manifest, training=training, validation_negatives="val")
+    found = train(config, tmp_path / "runs")
     scores = pd.read_parquet(found.folder / "scores.parquet")
     unseen = scores["split"] == "val-unseen"
     used = unseen | ((scores["split"] == "val") & (scores["label"] == "plain"))
@@ -104,11 +98,8 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
         "manifest": str(manifest),
         "positive": None,
         "seeds": [5],
-        "students": ["test_byobnet", "test_resnet"],
-        "backbone_args": {
-            "test_byobnet": {"output_stride": 8},
-            "test_resnet": {"output_stride": 8},
-        },
+        "students": BACKBONES,
+        "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
         "alphas": [0.5],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
         "mapper": True,
@@ -130,7 +121,7 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
     assert not result.failed
     assert result.missing == 0
     shown = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert set(shown["backbone"]) == {"test_byobnet", "test_resnet", "overall"}
+    assert set(shown["backbone"]) == {*BACKBONES, "overall"}
     choice = json.loads((tmp_path / "out" / "selection.json").read_text())["teacher"]
     assert {row["name"] for row in choice["table"]} == {
         "test_byobnet human-guided α 0.5, CAM; Student α 0.5",

@@ -20,17 +20,11 @@ from preceptor.models.build import build_model, save_model
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from preceptor.utils.results import file_digest
-from tests.datasets import squares
+from tests.datasets import SHORT, SQUARES_RUN, squares
 
 RESULT = ("metrics.csv", "scores.parquet", "model/model.safetensors", "model/model.json")
 SPLITS = {"train": 12, "val": 6, "val-other": 6, "test": 4}
-TRAINING: dict[str, Any] = {
-    "input_size": 32,
-    "epochs": 1,
-    "batch_size": 6,
-    "lr": 0.01,
-    "schedule": "constant",
-}
+TRAINING: dict[str, Any] = SHORT | {"batch_size": 6}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def configs(data: Path) -> dict[str, dict[str, Any]]:
     """A human-guided run on the annotated images, one by a Teacher's maps, one without maps."""
-    common = {
-        "manifest": data / "data" / "manifest.csv",
-        "backbone": "test_byobnet",
-        "backbone_args": {"output_stride": 8},
-        "positive": "marked",
-        "training": TRAINING,
-    }
+    common = SQUARES_RUN | {"manifest": data / "data" / "manifest.csv", "training": TRAINING}
     teacher = {"kind": "store", "path": data / "maps", "human": "keep"}
     return {
         "human": common | {"rows": "annotated", "alpha": 0.5},

@@ -23,29 +23,19 @@ from preceptor.study import selection
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests import forked
-from tests.datasets import squares
+from tests.datasets import SHORT, SQUARES_STUDY, squares
 from tests.opened import OpenedFiles
 from tests.studies import run_serially, same_tables
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "manifest": "data/manifest.csv",
-    "positive": "marked",
+    "primary": "test",
+    "annotated": None,
     "seeds": 1,
     "alphas": [0.1, 0.5],
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "data_driven": False,
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
     "controls": [],
     "ceiling": False,
-    "training": {
-        "input_size": 32,
-        "epochs": 1,
-        "batch_size": 8,
-        "lr": 0.01,
-        "schedule": "constant",
-        "augmentation": {"crop_area": 0.5},
-    },
+    "training": SHORT | {"augmentation": {"crop_area": 0.5}},
 }
 SPLITS = {"train": 16, "val": 8, "test": 8}
 NOTE = "note: 1 image of val is byte for byte in train too"

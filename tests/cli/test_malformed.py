@@ -10,24 +10,15 @@ import yaml
 
 from preceptor.cli.main import reported_errors
 from tests.commands import assert_refused, flags, here
-from tests.datasets import squares
+from tests.datasets import SQUARES_RUN, SQUARES_STUDY, squares
 
 # Configs. Values of None take a key away.
 
-RUN = {
+SMALL = {
     "manifest": "manifest.csv",
-    "backbone": "test_byobnet",
-    "positive": "marked",
     "training": {"input_size": 32, "epochs": 1, "batch_size": 10},
 }
-STUDY = {
-    "manifest": "manifest.csv",
-    "positive": "marked",
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "training": RUN["training"],
-}
+RUN, STUDY = SQUARES_RUN | SMALL | {"backbone_args": {}}, SQUARES_STUDY | SMALL
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,11 @@ from preceptor.maps.store import read_store
 from preceptor.utils.results import file_digest
 from tests import forked
 from tests.commands import HANGS, assert_refused, here
-from tests.datasets import squares
+from tests.datasets import SQUARES_RUN, squares
 from tests.forked import Forked
 
-RUN: dict[str, Any] = {
+RUN: dict[str, Any] = SQUARES_RUN | {
     "manifest": "manifest.csv",
-    "backbone": "test_byobnet",
-    "backbone_args": {"output_stride": 8},
-    "positive": "marked",
     "training": {"input_size": 32, "epochs": 1, "batch_size": 10, "schedule": "constant"},
 }
 

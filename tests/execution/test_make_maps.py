@@ -25,6 +25,7 @@ from preceptor.training.run import train
 from preceptor.utils.leases import lease
 from tests.commands import assert_refused, flags, here
 from tests.datasets import squares
+from tests.training.small_runs import small
 
 MASKS = 66  # in three blocks; shards have 32 images
 RISE = RiseSettings(max_masks=MASKS, tolerance=0.2)
@@ -38,28 +39,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path) -> Path:
-    training = Training(input_size=32, epochs=1, batch_size=16)
-    config = RunConfig(
-        manifest=data,
-        backbone="test_byobnet",
-        positive="marked",
-        training=training,
-        backbone_args={"output_stride": 8},
-    )
+    config = small(data, training=Training(input_size=32, epochs=1, batch_size=16))
     return train(config, data.parent / "runs").folder / "model"
 
 
 @pytest.fixture(scope="module")
 def whole(data: Path, model: Path) -> MapStore:
     """By RISE, in this process and in one piece."""
-    return annotate(
-        loaded(model),
-        Manifest.read(data),
-        "rise",
-        out=data.parent / "whole",
-        splits="all",
-        rise=RISE,
-    )
+    manifest, out = Manifest.read(data), data.parent / "whole"
+    return annotate(loaded(model), manifest, "rise", out=out, splits="all", rise=RISE)
 
 
 def loaded(model: Path) -> GuidedModel:

@@ -12,46 +12,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from preceptor.config.files import parse_config
-from preceptor.config.run import RiseSettings, RunConfig
+from preceptor.config.run import RiseSettings
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
 from preceptor.inference import annotate
 from preceptor.inference.annotate import Shard
 from preceptor.maps.store import MapStore, read_store
-from preceptor.study.config import StudyConfig
 from preceptor.study.steps import MakeMaps, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import read_study
 from preceptor.training.run import train
 from tests.datasets import squares
+from tests.studies import study
+from tests.training.small_runs import small
 
 
 def test_a_run_whose_given_maps_were_edited_meanwhile_is_refused(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data")
     given = tmp_path / "given"
     shutil.copytree(manifest.parent / "maps", given)
-    values = {
-        "manifest": str(manifest),
-        "positive": "marked",
-        "primary": "test",
-        "teachers": ["test_byobnet"],
-        "students": ["test_byobnet"],
-        "maps": {"masks": str(given)},
-        "seeds": 1,
-        "backbone_args": {"test_byobnet": {"output_stride": 8}},
-        "training": {"input_size": 32, "epochs": 1},
-    }
-    study = read_study(parse_config(values, StudyConfig), tmp_path / "out")
+    plan = read_study(study(manifest, maps={"masks": str(given)}), tmp_path / "out")
     step = next(
         one
-        for one in study.start()
+        for one in plan.start()
         if isinstance(one.work, Train) and one.work.arm.teacher == "masks (given maps)"
     )
-    there = pickle.loads(pickle.dumps(study.workspaces))
+    there = pickle.loads(pickle.dumps(plan.workspaces))
     first, second, *_ = sorted(given.iterdir())
     shutil.copyfile(first, second)
-    store = study.first.protocol.store
+    store = plan.first.protocol.store
     with pytest.raises(InputError, match="have changed since the study was started"):
         perform(step, store, there)
     assert not (store / "runs").exists()
@@ -70,16 +59,8 @@ def test_maps_do_not_depend_on_what_the_process_has_done_before(
     monkeypatch.setattr(annotate, "check_method", lambda _: None)
     manifest = squares(tmp_path / "data", size=(16, 16))
     workspaces = Workspaces({0: manifest}, {manifest: tmp_path / "cache"})
-    config = RunConfig.model_validate(
-        {
-            "manifest": manifest,
-            "backbone": "test_byobnet",
-            "positive": "marked",
-            "alpha": 1.0,
-            "maps": {"kind": "none"},
-            "training": {"input_size": 32, "epochs": 1, "schedule": "constant"},
-        }
-    )
+    training = {"input_size": 32, "epochs": 1, "schedule": "constant"}
+    config = small(manifest, backbone_args={}, alpha=1.0, maps={"kind": "none"}, training=training)
     run = train(config, tmp_path / "runs", workspace=workspaces.at(manifest))
 
     def made(method: Any, name: str) -> MapStore:

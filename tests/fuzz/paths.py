@@ -23,30 +23,20 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from preceptor.training.prepare import build, guided_rows, run_id_of
 from preceptor.training.run import train
+from tests.datasets import SHORT, SQUARES_RUN
 
-_TRAINING: dict[str, Any] = {
-    "input_size": 32,
+_TRAINING: dict[str, Any] = SHORT | {
     "epochs": 2,
     "batch_size": 4,
-    "lr": 0.01,
-    "schedule": "constant",
     "checkpoint": "best_auc",
     "augmentation": {"flip": True, "crop_area": 0.8, "color": 0.1},
 }
+_RUN = {"manifest": "manifest.csv"} | SQUARES_RUN
 RUNS: tuple[dict[str, Any], ...] = (
-    {
-        "manifest": "manifest.csv",
-        "backbone": "test_byobnet",
-        "positive": "marked",
-        "backbone_args": {"output_stride": 8},
-        "training": {"input_size": 32, "epochs": 2},
-    },
-    {
-        "manifest": "manifest.csv",
-        "backbone": "test_byobnet",
+    _RUN | {"training": {"input_size": 32, "epochs": 2}},
+    _RUN
+    | {
         "weights": "none",
-        "backbone_args": {"output_stride": 8},
-        "positive": "marked",
         "rows": "all",
         "annotated": 0.5,
         "annotated_seed": 1,
@@ -56,12 +46,9 @@ RUNS: tuple[dict[str, Any], ...] = (
         "training": _TRAINING | {"length": "steps", "steps": 6},
         "maps": {"kind": "store", "path": "teacher", "shuffle_seed": 2, "human": "keep"},
     },
-    {
-        "manifest": "manifest.csv",
-        "backbone": "test_byobnet",
-        "positive": "marked",
+    _RUN
+    | {
         "annotated": 4,
-        "backbone_args": {"output_stride": 8},
         "training": {"recipe": "paper", "input_size": 32, "epochs": 1},
     },
 )

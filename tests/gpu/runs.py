@@ -6,23 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.config.run import RunConfig
+from tests.datasets import SHORT
+from tests.training.small_runs import small
 
 
 def run_of(manifest: Path, device: str, backbone: str, **training: Any) -> RunConfig:
-    settings = {
-        "input_size": 64,
-        "epochs": 1,
-        "batch_size": 8,
-        "lr": 0.001,
-        "schedule": "constant",
-        "device": device,
-    }
-    return RunConfig.model_validate(
-        {
-            "manifest": manifest,
-            "backbone": backbone,
-            "positive": "marked",
-            "maps": {"kind": "human"},
-            "training": settings | training,
-        }
-    )
+    training = SHORT | {"input_size": 64, "lr": 0.001, "device": device} | training
+    maps = {"kind": "human"}
+    return small(manifest, backbone=backbone, backbone_args={}, maps=maps, training=training)

@@ -12,18 +12,12 @@ from preceptor.config.run import RunConfig
 from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import build, guided_rows, image_formats
+from tests.training.small_runs import small
 
 
 def rows_of(manifest: Path, changes: dict[str, Any]) -> tuple[Rows, RunConfig]:
-    config = RunConfig.model_validate(
-        {
-            "manifest": manifest,
-            "backbone": "test_resnet",
-            "positive": "marked",
-            "maps": {"kind": "human"},
-            "training": {"input_size": 64, "batch_size": 8, "augmentation": changes},
-        }
-    )
+    training = {"input_size": 64, "batch_size": 8, "augmentation": changes}
+    config = small(manifest, backbone="test_resnet", backbone_args={}, training=training)
     workspace = Workspace.open(manifest, verify=True, formats=image_formats(config))
     return guided_rows(workspace, config, build(workspace, config)), config
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES, EVIDENCE_DISTANCES
 from preceptor.losses.guidance import (
@@ -27,7 +26,8 @@ from preceptor.losses.guided import GuidedLoss, inconsistency
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.training.run import train
-from tests.datasets import squares
+from tests.datasets import SHORT, squares
+from tests.training.small_runs import small
 
 EVERY: list[Any] = [*DISTANCES, *EVIDENCE_DISTANCES, {"l2": 0.5, "cells": 0.5}]
 CLASSES = ("plain", "marked")
@@ -249,24 +249,14 @@ def test_a_training_lowers_the_divergence_and_needs_two_versions(tmp_path: Path)
     manifest = squares(tmp_path / "data")
 
     def last(weight: float, epochs: int = 4) -> pd.Series:
-        values: dict[str, Any] = {
-            "manifest": manifest,
-            "backbone": "test_byobnet",
-            "positive": "marked",
-            "alpha": 0.9,
-            "backbone_args": {"output_stride": 8},
-            "training": {
-                "input_size": 32,
-                "epochs": epochs,
-                "batch_size": 8,
-                "optimizer": "adamw",
-                "lr": 0.003,
-                "schedule": "constant",
-                "consistency": weight,
-                "augmentation": {"outside": "noise", "outside_rate": 1.0, "outside_strength": 1.0},
-            },
+        training = SHORT | {
+            "epochs": epochs,
+            "optimizer": "adamw",
+            "lr": 0.003,
+            "consistency": weight,
+            "augmentation": {"outside": "noise", "outside_rate": 1.0, "outside_strength": 1.0},
         }
-        run = train(RunConfig.model_validate(values), tmp_path / "runs")
+        run = train(small(manifest, alpha=0.9, training=training), tmp_path / "runs")
         return pd.read_csv(run.folder / "metrics.csv").iloc[-1]
 
     weak, strong = last(1e-6), last(10.0)

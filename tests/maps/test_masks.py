@@ -18,9 +18,10 @@ from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import usable_by
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.build import build_model
 from preceptor.training.prepare import guided_rows, run_id_of
+from preceptor.training.run import build_untrained
 from tests.datasets import squares
+from tests.training.small_runs import small
 
 CELLS = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
 NORMALIZED = {"input_size": 32, "distance": "l2"}
@@ -34,25 +35,11 @@ def manifest(tmp_path: Path) -> Path:
 def rows_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> Rows:
     workspace = Workspace.open(manifest)
     config = config_of(manifest, training, **values)
-    model = build_model(
-        "test_byobnet",
-        workspace.manifest.classes,
-        positive="marked",
-        input_size=32,
-        backbone_args={"output_stride": 8},
-    )
-    return guided_rows(workspace, config, model)
+    return guided_rows(workspace, config, build_untrained(workspace, config))
 
 
 def config_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> RunConfig:
-    base = {
-        "manifest": manifest,
-        "backbone": "test_byobnet",
-        "positive": "marked",
-        "training": training,
-        "backbone_args": {"output_stride": 8},
-    }
-    return RunConfig.model_validate(base | values)
+    return small(manifest, training=training, **values)
 
 
 def labels_of(manifest: Path) -> pd.Series:

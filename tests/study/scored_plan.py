@@ -21,7 +21,7 @@ from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Arm, Select, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.utils.results import finish
-from tests.datasets import squares
+from tests.datasets import SQUARES_STUDY, squares
 
 ALPHAS = [0.9, 0.5, 0.3, 0.1]
 SEEDS = 6
@@ -47,14 +47,10 @@ def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
 
 def scored_plan(folder: Path, **changes: Any) -> Plan:
     """The plan of a study of which nothing has been done."""
-    values: dict[str, Any] = {
+    values = SQUARES_STUDY | {
         "manifest": str(squares(folder / "data")),
-        "positive": "marked",
         "primary": "test",
-        "teachers": ["test_byobnet"],
-        "students": ["test_byobnet"],
-        "data_driven": False,
-        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "annotated": None,
         "alphas": ALPHAS,
         "seeds": SEEDS,
         "controls": ["centre"],

@@ -7,17 +7,12 @@ from typing import Any
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
+from tests.datasets import SHORT, SQUARES_RUN
 
-SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="constant")
+SMALL = Training.model_validate(SHORT | {"epochs": 2})
 
 
 def small(manifest: Path, **values: Any) -> RunConfig:
     """A run on squares, with other values."""
-    base = {
-        "manifest": manifest,
-        "backbone": "test_byobnet",
-        "backbone_args": {"output_stride": 8},
-        "positive": "marked",
-        "training": SMALL,
-    }
-    return RunConfig.model_validate(base | values)
+    own = {"manifest": manifest, "training": SMALL}
+    return RunConfig.model_validate(SQUARES_RUN | own | values)

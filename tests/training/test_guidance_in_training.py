@@ -37,17 +37,10 @@ from preceptor.training.validation import (
     validation_sets,
 )
 from preceptor.utils.results import file_digest, read_record, read_scores
-from tests.datasets import squares
+from tests.datasets import SHORT, squares
+from tests.training.small_runs import small
 
-TRAINING: dict[str, Any] = {
-    "input_size": 32,
-    "epochs": 2,
-    "batch_size": 8,
-    "lr": 0.01,
-    "schedule": "constant",
-    "checkpoint": "last",
-    "cam_class": "decision",
-}
+TRAINING = SHORT | {"epochs": 2, "checkpoint": "last", "cam_class": "decision"}
 CASES: dict[str, dict[str, Any]] = {
     "decision map, l2": {},
     "cells, other weights": {"training": {"distance": "cells", "mark_weight": 2, "cell_full": 1}},
@@ -63,21 +56,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return squares(tmp_path_factory.mktemp("squares"))
-
-
 def config_of(manifest: Path, case: dict[str, Any], **values: Any) -> RunConfig:
-    base = {
-        "manifest": manifest,
-        "backbone": "test_byobnet",
-        "positive": "marked",
-        "alpha": 0.5,
-        "backbone_args": {"output_stride": 8},
-    }
     training = TRAINING | case.get("training", {}) | values.pop("training", {})
-    return RunConfig.model_validate(base | case | values | {"training": training})
+    return small(manifest, **({"alpha": 0.5} | case | values | {"training": training}))
 
 
 def distance(name: str, z: Tensor, t: Tensor, settings: Any) -> Tensor:
@@ -327,7 +308,6 @@ def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
 
 
 SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}
-SHORT: dict[str, Any] = {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01}
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -358,15 +338,7 @@ def test_scikit_learn_finds_the_same_weights(
 
 
 def config(manifest: Path, **values: Any) -> RunConfig:
-    base = {
-        "manifest": manifest,
-        "backbone": "test_byobnet",
-        "backbone_args": {"output_stride": 8},
-        "positive": "marked",
-        "maps": {"kind": "none"},
-        "training": SHORT,
-    }
-    return RunConfig.model_validate(base | values)
+    return small(manifest, **({"maps": {"kind": "none"}, "training": SHORT} | values))
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
