@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,17 @@ from tests.commands import here
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
 
+SPLITS = dict.fromkeys(("train", "val", "test"), 6)
+TINY = ("--backbone", "test_byobnet")
+
+
+def init(manifest: Path, target: Path, *options: object, seconds: float = 60.0) -> str:
+    """What `preceptor study init` says, with a given time for a training step."""
+    with mock.patch("preceptor.training.prepare.step_seconds", return_value=seconds):
+        done = here("study", "init", manifest, "--to", target, *options)
+    assert done.code == 0, done
+    return done.out
+
 
 def test_study_init_writes_what_study_plan_accepts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -28,8 +40,7 @@ def test_study_init_writes_what_study_plan_accepts(
     folder = data / "studies"
     folder.mkdir()
     file = folder / "my study.yaml"
-    wanted = ["--backbone", "test_byobnet"]
-    done = here("study", "init", data / "manifest.csv", "--to", file, *wanted)
+    done = here("study", "init", data / "manifest.csv", "--to", file, *TINY)
     assert done.code == 0, done
     assert "timing a training step of test_byobnet" in done.out
     assert f"wrote {file}; estimated time on this machine: " in done.out
@@ -61,37 +72,24 @@ def test_study_init_writes_what_study_plan_accepts(
     ],
 )
 def test_study_init_has_a_mapper_where_there_can_be_one(
-    classes: tuple[str, ...],
-    positive: str,
-    possible: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    classes: tuple[str, ...], positive: str, possible: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    splits = dict.fromkeys(("train", "val", "test"), 6)
-    manifest = squares(tmp_path / "data", splits=splits, classes=classes)
-    options = ["--backbone", "test_byobnet", "--positive", positive]
+    manifest = squares(tmp_path / "data", splits=SPLITS, classes=classes)
     target = tmp_path / "s.yaml"
-    done = here("study", "init", manifest, "--to", target, *options)
-    assert done.code == 0, done
+    init(manifest, target, *TINY, "--positive", positive)
     assert yaml.safe_load(target.read_text())["mapper"] is possible
 
 
-def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(tmp_path: Path) -> None:
     """With fewer, the same maps would guide the ceiling and Baseline 1."""
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
+    manifest = squares(tmp_path / "data", splits=SPLITS)
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     part = table.assign(annotated=["1"] * 3 + ["0"] * (len(table) - 3))
     part.loc[3:, "saliency"] = ""
     part.to_csv(manifest.with_name("part.csv"), index=False)
-    options = ["--backbone", "test_byobnet", "--positive", "marked"]
     for name, expected in ((manifest.name, True), ("part.csv", False)):
         target = tmp_path / f"{name}.yaml"
-        done = here("study", "init", manifest.with_name(name), "--to", target, *options)
-        assert done.code == 0, done
+        init(manifest.with_name(name), target, *TINY, "--positive", "marked")
         written = load_config(target, StudyConfig)
         assert written.ceiling is expected
         # Permuted human maps of a part of the images would guide this part alone.
@@ -99,12 +97,8 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
         assert ("shuffled_human" in written.controls) is expected
 
 
-def test_the_positive_class_of_study_init_is_the_one_with_maps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    splits = {"train": 6, "val": 4, "test": 4}
-    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
+def test_the_positive_class_of_study_init_is_the_one_with_maps(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 6, "val": 4, "test": 4})
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     plain = table.index[(table["label"] == "plain") & (table["split"] == "train")]
     rare = table.drop(plain[:1])
@@ -113,7 +107,6 @@ def test_the_positive_class_of_study_init_is_the_one_with_maps(
     }
     # Of equal images and maps in both classes, the rarer one is positive.
     both = rare.assign(saliency=table.loc[table["saliency"] != "", "saliency"].iloc[0])
-    options = ["--backbone", "test_byobnet"]
     cases = (
         ("one", rare, "marked", "the only class with maps"),
         ("both", both, "plain", "the rarer class"),
@@ -121,26 +114,22 @@ def test_the_positive_class_of_study_init_is_the_one_with_maps(
     for name, rows, expected, why in cases:
         rows.to_csv(manifest.with_name(f"{name}.csv"), index=False)
         target = tmp_path / f"{name}.yaml"
-        done = here("study", "init", manifest.with_name(f"{name}.csv"), "--to", target, *options)
-        assert done.code == 0, done
+        said = init(manifest.with_name(f"{name}.csv"), target, *TINY)
         assert yaml.safe_load(target.read_text())["positive"] == expected
-        assert f"positive class: {expected} ({why}; choose another with --positive)" in done.out
+        assert f"positive class: {expected} ({why}; choose another with --positive)" in said
 
 
 @pytest.mark.parametrize("labels", [("0", "c # d"), ("no", 'a: "b')])
 def test_study_init_quotes_what_yaml_would_take_otherwise(
-    labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labels: tuple[str, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    manifest = squares(tmp_path / "a: b #c", splits=dict.fromkeys(("train", "val", "test"), 4))
+    manifest = squares(tmp_path / "a: b #c", splits=SPLITS)
     table = pd.read_csv(manifest)
     table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
     table["split"] = table["split"].replace("test", "test-a: 1")
     table.to_csv(manifest, index=False)
-    options = ["--backbone", "test_byobnet"]
     target = tmp_path / "s.yaml"
-    done = here("study", "init", manifest, "--to", target, *options, "--positive", labels[1])
-    assert done.code == 0, done
+    init(manifest, target, *TINY, "--positive", labels[1])
     written = yaml.safe_load(target.read_text())
     assert written["positive"] == labels[1]
     assert written["mapper"] is True
@@ -148,76 +137,60 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert target.parent / written["manifest"] == manifest
 
 
-def test_study_init_fits_the_hours(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 0.2)
+def test_study_init_fits_the_hours(data: Path, tmp_path: Path) -> None:
     images = []
     for hours in ("0.01", "1", "100"):
         file = tmp_path / f"{hours}.yaml"
-        done = here("study", "init", data / "manifest.csv", "--to", file, "--hours", hours)
-        assert done.code == 0, done
+        said = init(data / "manifest.csv", file, "--hours", hours, seconds=0.2)
         written = load_config(file, StudyConfig)
         steps, size = written.training.steps, written.training.input_size
         assert steps is not None
         assert size is not None
         images.append(steps * len(written.seed_list) * size**2)
-        assert ("nothing fits" in done.out) is (hours == "0.01")
-        (chosen,) = (line for line in done.out.splitlines() if line.startswith(">"))
+        assert ("nothing fits" in said) is (hours == "0.01")
+        (chosen,) = (line for line in said.splitlines() if line.startswith(">"))
         assert chosen.split()[-4:] == ["test_byobnet", f"{size}", f"{steps}", f"{written.seeds}"]
     assert images == sorted(set(images))
 
 
 @pytest.mark.parametrize(("side", "noted"), [(16, False), (1, True)])
 def test_study_init_notes_marks_that_are_smaller_than_cells(
-    side: int, noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side: int, noted: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
+    manifest = squares(tmp_path / "data", splits=SPLITS)
     for file in (manifest.parent / "maps").iterdir():
         mark = np.zeros((32, 32), np.uint8)
         mark[:side, :side] = 255
         Image.fromarray(mark).save(file)
-    options = ["--backbone", "test_byobnet", "--positive", "marked"]
-    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
-    assert done.code == 0, done
-    assert ("note: 100% of the human maps mark less than half a cell" in done.out) is noted
+    said = init(manifest, tmp_path / "s.yaml", *TINY, "--positive", "marked")
+    assert ("note: 100% of the human maps mark less than half a cell" in said) is noted
 
 
-def test_study_init_writes_the_published_settings(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
+def test_study_init_writes_the_published_settings(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    options = ["--recipe", "paper", "--backbone", "test_resnet"]
-    done = here("study", "init", data / "manifest.csv", "--to", file, *options)
-    assert done.code == 0, done
+    said = init(data / "manifest.csv", file, "--recipe", "paper", "--backbone", "test_resnet")
     written = load_config(file, StudyConfig)
     assert (written.recipe, written.training.recipe, written.mapper) == (None, "paper", False)
     assert (written.training.epochs, written.training.input_size) == (50, 224)
-    assert "weights: none, since the hub cannot be reached" in done.out
+    assert "weights: none, since the hub cannot be reached" in said
     assert written.weights == "none"  # tests are offline
 
 
 def test_study_init_chooses_no_positive_class_of_three(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
-    splits = dict.fromkeys(("train", "val", "test"), 6)
-    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked", "other"))
-    options = ["--backbone", "test_byobnet"]
+    manifest = squares(tmp_path / "data", splits=SPLITS, classes=("plain", "marked", "other"))
     target = tmp_path / "s.yaml"
-    done = here("study", "init", manifest, "--to", target, *options)
-    assert done.code == 0, done
-    assert "positive class: none (of more than two classes, the AUC is the mean" in done.out
+    said = init(manifest, target, *TINY)
+    assert "positive class: none (of more than two classes, the AUC is the mean" in said
     assert yaml.safe_load(target.read_text()).get("positive") is None
     assert "one-vs-rest AUC of marked, other, plain" in target.read_text()
+    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
     done = here("study", "plan", target, "--jobs", "1")
     assert (done.code, done.err) == (0, "")
 
     chosen = tmp_path / "chosen.yaml"
-    done = here("study", "init", manifest, "--to", chosen, *options, "--positive", "other")
-    assert "positive class" not in done.out
+    assert "positive class" not in init(manifest, chosen, *TINY, "--positive", "other")
     assert yaml.safe_load(chosen.read_text())["positive"] == "other"
 
 

@@ -24,16 +24,15 @@ from preceptor.saliency.rise import rise as estimate
 from tests.datasets import squares
 
 
+def untrained(**options: Any) -> GuidedModel:
+    torch.manual_seed(0)
+    options |= {"positive": "marked", "input_size": 32, "backbone_args": {"output_stride": 8}}
+    return build_model("test_byobnet", ("marked", "plain"), **options)
+
+
 @pytest.fixture(scope="module")
 def teacher() -> GuidedModel:
-    torch.manual_seed(0)
-    return build_model(
-        "test_byobnet",
-        ("marked", "plain"),
-        positive="marked",
-        input_size=32,
-        backbone_args={"output_stride": 8},
-    )
+    return untrained()
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +73,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
 def test_a_model_without_a_cam_says_that_its_maps_are_grad_cams(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    model = build_model(
-        "test_byobnet",
-        ("marked", "plain"),
-        positive="marked",
-        input_size=32,
-        backbone_args={"output_stride": 8},
-        cam="gradcam",
-    )
+    model = untrained(cam="gradcam")
     made = annotate(model, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
     assert read_store(tmp_path).info.method == made.info.method == "gradcam"
     assert made.error is None
@@ -97,15 +88,7 @@ QUICK = RiseSettings(max_masks=90, tolerance=0.2)
 @pytest.fixture(scope="module")
 def decided() -> GuidedModel:
     """A model whose scores depend on what it sees."""
-    torch.manual_seed(0)
-    model = build_model(
-        "test_byobnet",
-        ("marked", "plain"),
-        positive="marked",
-        input_size=32,
-        backbone_args={"output_stride": 8},
-    )
-    model.train()
+    model = untrained().train()
     model(torch.randn(64, 3, 32, 32))
     model.head.weight.data *= 8
     return model.eval()

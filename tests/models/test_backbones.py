@@ -26,11 +26,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import create_network
 from preceptor.models.probes import check_cam_identity
 from preceptor.utils.results import write_checksums
-
-
-def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
-    options = {"positive": "fake", "input_size": 64} | options
-    return build_model(backbone, ["real", "fake"], **options)
+from tests.models.toys import fresh
 
 
 def timm_weights(path: Path, backbone: str = "test_resnet") -> dict[str, Tensor]:
@@ -43,7 +39,7 @@ def timm_weights(path: Path, backbone: str = "test_resnet") -> dict[str, Tensor]
 def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: int) -> None:
     file = tmp_path / "w.safetensors"
     state = timm_weights(file)
-    model = small(weights=str(file), in_chans=in_chans)
+    model = fresh(weights=str(file), in_chans=in_chans)
     loaded = model.backbone.state_dict()
     differing = {
         key
@@ -58,41 +54,41 @@ def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: 
 
 def test_the_head_of_a_weights_file_is_kept_where_it_fits(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
-    first = small()
+    first = fresh()
     save_file(first.backbone.state_dict(), file)
-    again = small(weights=str(file))
+    again = fresh(weights=str(file))
     assert torch.equal(again.head.weight, first.head.weight)
     assert torch.equal(again.head.bias, first.head.bias)
     for options in ({"new_head": True}, {"head": "sigmoid"}):
-        other = small(weights=str(file), **options)
+        other = fresh(weights=str(file), **options)
         assert not torch.equal(other.head.weight, first.head.weight[: len(other.head.weight)])
         trunks = [next(model.backbone.parameters()) for model in (other, first)]
         assert torch.equal(*trunks)
-    decoded = small(weights=str(file), backbone_args={"decoder": "fpn", "decoder_channels": 8})
+    decoded = fresh(weights=str(file), backbone_args={"decoder": "fpn", "decoder_channels": 8})
     assert decoded.head.weight.shape == (2, 8)
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.safetensors is not a file"):
-        small(weights=str(tmp_path / "nowhere.safetensors"))
+        fresh(weights=str(tmp_path / "nowhere.safetensors"))
     other = tmp_path / "other.safetensors"
     timm_weights(other, "test_efficientnet")
     with pytest.raises(InputError, match=r"cannot be built with weights .*other\.safetensors"):
-        small(weights=str(other))
+        fresh(weights=str(other))
     part = tmp_path / "part.safetensors"
     state = load_file(other)
     state.pop(sorted(state)[0])
     save_file(state, part)
     with pytest.raises(InputError, match="does not fit test_efficientnet: 1 of timm's"):
-        small("test_efficientnet", weights=str(part))
+        fresh("test_efficientnet", weights=str(part))
     renamed = {f"module.{key}": value for key, value in load_file(other).items()}
     save_file(renamed, part)
     with pytest.raises(InputError, match=r"\d\d+ of timm's tensor names are missing, the first"):
-        small("test_efficientnet", weights=str(part))
+        fresh("test_efficientnet", weights=str(part))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(other.read_bytes()[:1000])
     with pytest.raises(InputError, match="test_efficientnet cannot be built with weights"):
-        small("test_efficientnet", weights=str(broken))
+        fresh("test_efficientnet", weights=str(broken))
 
 
 @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg"])
@@ -101,8 +97,8 @@ def test_what_is_loaded_is_named_by_weights_alone(tmp_path: Path, key: str) -> N
     value: Any = {"file": "w.pth"} if key.startswith("pretrained") else str(tmp_path / "w.pth")
     torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "w.pth")
     with pytest.raises(InputError, match=rf"backbone_args: {key} is not allowed.*\.safetensors"):
-        small(backbone_args={key: value})
-    save_model(small(), tmp_path / "model")
+        fresh(backbone_args={key: value})
+    save_model(fresh(), tmp_path / "model")
     file = tmp_path / "model" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"backbone_args": {key: value}}))
     write_checksums(tmp_path / "model", MODEL_FILES)
@@ -125,11 +121,11 @@ def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
     mark = tmp_path / "exploded"
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(mark)))
     with pytest.raises(InputError, match="weights:"):
-        small(weights=str(tmp_path / name))
+        fresh(weights=str(tmp_path / name))
     torch.save(Bomb(mark), tmp_path / name)
     with pytest.raises(InputError, match="weights:"):
-        small(weights=str(tmp_path / name))
-    save_model(small(), tmp_path / "model")
+        fresh(weights=str(tmp_path / name))
+    save_model(fresh(), tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes((tmp_path / name).read_bytes())
     write_checksums(tmp_path / "model", MODEL_FILES)
     with pytest.raises(InputError, match="cannot be loaded"):
@@ -146,7 +142,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(InputError, match=r"test_resnet.*no route to host.*\.safetensors file"):
-        small(weights="hub")
+        fresh(weights="hub")
     assert [file for _, file in asked] == ["model.safetensors"]
 
 
@@ -157,11 +153,11 @@ def test_hub_weights_are_a_safetensors_file(
     monkeypatch.setattr(
         huggingface_hub, "hf_hub_download", lambda *_: str(tmp_path / "model.safetensors")
     )
-    loaded = small(weights="hub").backbone.state_dict()
+    loaded = fresh(weights="hub").backbone.state_dict()
     assert sum(not torch.equal(state[key], loaded[key]) for key in state if "fc" not in key) == 0
     monkeypatch.setattr(networks.timm, "get_pretrained_cfg", lambda _: None)
     with pytest.raises(InputError, match="no hub weights for test_resnet"):
-        small(weights="hub")
+        fresh(weights="hub")
 
 
 # Convolutions that torch computes outside its memory.

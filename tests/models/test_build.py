@@ -18,11 +18,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity
 from preceptor.models.spec import ModelSpec
 from preceptor.utils.results import write_checksums
-
-
-def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
-    options = {"positive": "fake", "input_size": 64} | options
-    return build_model(backbone, ["real", "fake"], **options)
+from tests.models.toys import fresh
 
 
 def test_input_size_mean_and_spread_are_timms() -> None:
@@ -91,9 +87,9 @@ def test_wrong_words_are_named() -> None:
     with pytest.raises(InputError, match=r"'resnet5O' is not known to timm.*resnet50"):
         build_model("resnet5O", ["a", "b"])
     with pytest.raises(InputError, match=r"cannot be built with backbone_args.*'bogus': 1"):
-        small(backbone_args={"bogus": 1})
+        fresh(backbone_args={"bogus": 1})
     with pytest.raises(InputError, match=r"densenet121 cannot be built.*output_stride"):
-        small("densenet121", backbone_args={"output_stride": 8})
+        fresh("densenet121", backbone_args={"output_stride": 8})
     with pytest.raises(InputError, match="name at least two different classes"):
         build_model("test_resnet", ["a"])
     with pytest.raises(InputError, match="name at least two different classes"):
@@ -101,15 +97,15 @@ def test_wrong_words_are_named() -> None:
     with pytest.raises(InputError, match="positive 'c' is not one of"):
         build_model("test_resnet", ["a", "b"], positive="c")
     with pytest.raises(InputError, match="in_chans is 4"):
-        small(in_chans=4)
+        fresh(in_chans=4)
     with pytest.raises(InputError, match="densenet121 at input size 8"):
-        small("densenet121", input_size=8)
+        fresh("densenet121", input_size=8)
     with pytest.raises(InputError, match="sigmoid needs two classes, and there are 3"):
         build_model("test_resnet", ["a", "b", "c"], head="sigmoid")
     with pytest.raises(InputError, match="cyborg needs cam: cam, and cam is gradcam"):
-        small(cam="gradcam", cam_source="cyborg")
+        fresh(cam="gradcam", cam_source="cyborg")
     with pytest.raises(InputError, match=r"^test_efficientnet: cam_source: cyborg.*head_input"):
-        small("test_efficientnet", cam_source="cyborg")
+        fresh("test_efficientnet", cam_source="cyborg")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +139,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 def test_a_saved_model_is_the_same_model(
     tmp_path: Path, backbone: str, options: dict[str, Any]
 ) -> None:
-    model = small(backbone, fit="letterbox", **options)
+    model = fresh(backbone, fit="letterbox", **options)
     in_chans = model.spec.in_chans
     images = torch.randint(0, 256, (4, in_chans, 64, 64), dtype=torch.uint8)
     model.train()(model.preprocess(images))  # batch statistics move
@@ -153,7 +149,7 @@ def test_a_saved_model_is_the_same_model(
     assert again.spec.thresholds == {"eer": 0.4}
     assert replace(again.spec, thresholds={}) == model.spec
     for name in ("head", "cam_source"):
-        assert getattr(again.spec, name) == options.get(name, getattr(small().spec, name))
+        assert getattr(again.spec, name) == options.get(name, getattr(fresh().spec, name))
     with torch.inference_mode():
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         one, two = (m.eval()(m.preprocess(images), "every") for m in (model, again))
@@ -172,7 +168,7 @@ def test_a_saved_model_is_the_same_model(
 def test_damaged_model_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no model\.json"):
         load_model(tmp_path)
-    save_model(small(), tmp_path)
+    save_model(fresh(), tmp_path)
     weights, description = tmp_path / "model.safetensors", tmp_path / "model.json"
     whole, text = weights.read_bytes(), description.read_text()
     values = json.loads(text)
@@ -216,7 +212,7 @@ def test_damaged_model_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MODEL_FILES)
 @pytest.mark.parametrize("damage", ["one byte", "cut short", "missing"])
 def test_a_changed_model_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
-    save_model(small(), tmp_path)
+    save_model(fresh(), tmp_path)
     file = tmp_path / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -231,7 +227,7 @@ def test_a_changed_model_folder_is_refused(tmp_path: Path, name: str, damage: st
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"model.json": "0"}', "\ud800"])
 def test_a_model_folder_without_checksums_is_refused(tmp_path: Path, content: str | None) -> None:
-    save_model(small(), tmp_path)
+    save_model(fresh(), tmp_path)
     file = tmp_path / "checksums.json"
     file.unlink()
     if content is not None:
@@ -241,7 +237,7 @@ def test_a_model_folder_without_checksums_is_refused(tmp_path: Path, content: st
 
 
 def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_path: Path) -> None:
-    model = small("mobilenetv3_small_050")
+    model = fresh("mobilenetv3_small_050")
     save_model(model, tmp_path)
     file = tmp_path / "model.json"
     values = json.loads(file.read_text())

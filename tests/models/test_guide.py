@@ -59,12 +59,8 @@ class Normed(Net):
         return self.fc(self.norm(self.features(images).mean((2, 3))))
 
 
-class ChannelsLast(Net):
+class ChannelsLast(Normed):
     """Features (B, h, w, Ch), as in Swin."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(8)
 
     def forward(self, images: Tensor) -> Any:
         return self.fc(self.norm(self.features(images).permute(0, 2, 3, 1)).mean((1, 2)))

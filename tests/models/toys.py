@@ -19,6 +19,12 @@ def small(backbone: str, **options: Any) -> GuidedModel:
     return build_model(backbone, ["a", "b"], **{"input_size": 64} | options).eval()
 
 
+def fresh(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
+    """A backbone of timm for two named classes, as it is built for a training."""
+    options = {"positive": "fake", "input_size": 64} | options
+    return build_model(backbone, ["real", "fake"], **options)
+
+
 class Counted(torch.autograd.Function):
     """The identity, counting how often it is differentiated."""
 

@@ -59,6 +59,13 @@ def left(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.parent.iterdir())
 
 
+def assert_free(folder: Path) -> None:
+    """It can be held at once, and nothing is left of that."""
+    with lease(folder, wait=0.0) as held:
+        held.check()
+    assert left(folder) == []
+
+
 def test_one_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with lease(folder) as held:
@@ -129,9 +136,7 @@ def test_a_killed_holder_is_known_at_once(tmp_path: Path, reaped: bool) -> None:
             process.wait()
         else:  # a zombie still has its number
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with lease(folder, wait=0.0) as held:
-            held.check()
-    assert left(folder) == []
+        assert_free(folder)
 
 
 def of_another_machine(folder: Path) -> Path:
@@ -165,8 +170,7 @@ def test_a_holder_elsewhere_is_alive_while_its_heart_beats(
         pass
     silent_for(path, 1500)
     assert holder_of(folder) is None
-    with lease(folder, wait=0.0) as held:
-        held.check()
+    assert_free(folder)
 
 
 def test_a_sleeper_finds_its_lease_gone_and_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -195,9 +199,7 @@ def test_a_lease_file_without_content_is_taken_over_when_it_is_silent(tmp_path: 
     with pytest.raises(HeldError, match="in use by another process"), lease(folder, wait=0.0):
         pass
     silent_for(path, 2 * leases.DEAD_AFTER)
-    with lease(folder, wait=0.0) as held:
-        held.check()
-    assert left(folder) == []
+    assert_free(folder)
 
 
 def test_who_finds_a_holder_dead_too_late_does_not_touch_its_successor(
@@ -232,9 +234,7 @@ def test_one_process_at_a_time_removes_what_a_dead_one_left(tmp_path: Path) -> N
         with pytest.raises(HeldError), lease(folder, wait=0.0):
             pass
         first.kill()
-    with lease(folder, wait=0.0) as held:
-        held.check()
-    assert left(folder) == []
+    assert_free(folder)
 
 
 RACE = """
