@@ -50,15 +50,8 @@ def undisturbed(study_file: Path) -> Path:
 def test_the_table_has_every_side(undisturbed: Path) -> None:
     table = pd.read_csv(undisturbed / "table.csv")
     primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
-    assert list(primary["key"]) == [
-        "baseline1_paper",
-        "baseline1",
-        "baseline2",
-        "student",
-        "pca",
-        "mixed",
-        "ceiling",
-    ]
+    rows = ["baseline1_paper", "baseline1", "baseline2", "student", "pca", "mixed", "ceiling"]
+    assert list(primary["key"]) == rows
     assert primary["mean"].between(0, 1).all()
     assert set(table["set"]) == {"val", "test", "test-unseen"}
     assert load_model(undisturbed / "best").spec.thresholds.keys() == {"eer"}

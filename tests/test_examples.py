@@ -17,19 +17,8 @@ FILES = sorted(ROOT.glob("examples/*.yaml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (
-        "FORGED",
-        "SPOTS",
-        "BRAIN_MRI",
-        "PLANTED",
-        "PLANTED_CRACKS",
-        "CORNER",
-        "MAGNETIC_TILE",
-        "CIRCUIT_BOARDS",
-        "ROAD_CRACKS",
-        "DATA",
-        "WEIGHTS",
-    ):
+    data = "FORGED SPOTS BRAIN_MRI PLANTED PLANTED_CRACKS CORNER MAGNETIC_TILE CIRCUIT_BOARDS"
+    for name in (*data.split(), "ROAD_CRACKS", "DATA", "WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path))
     study = load_config(file, StudyConfig)
     assert study.positive in ("forged", "defect", "tumour", "crack")

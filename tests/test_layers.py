@@ -9,28 +9,13 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
-# From the bottom to the top; a package imports from lines above its own, and from itself.
-ORDER = [
-    {"version", "errors"},
-    {"utils"},
-    {"config", "metrics", "benchmark"},
-    {"data"},
-    {"saliency"},
-    {"losses", "models", "maps"},
-    {"annotations"},
-    {"inference"},
-    {"training"},
-    {"study"},
-    {"execution", "results"},
-    {"report"},
-    {"tracking"},
-    {"study_folder"},
-    {"driver"},
-    {"deploy"},
-    {"label"},
-    {"cli"},
-    {"__main__"},
-]
+# From the bottom to the top; a package imports from levels before its own, and from itself.
+LEVELS = """
+version errors, utils, config metrics benchmark, data, saliency, losses models maps, annotations,
+inference, training, study, execution results, report, tracking, study_folder, driver, deploy,
+label, cli, __main__
+"""
+ORDER = [set(level.split()) for level in LEVELS.split(",")]
 NEVER = {
     "metrics": {"torch"},
     "saliency": {"models"},
@@ -41,17 +26,8 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there. `deploy.predictor` imports what runs a model: torch or ONNX Runtime.
-LATE = (
-    "cli.",
-    "tracking",
-    "execution.ray",
-    "data.remote",
-    "data.store",
-    "data.checks",
-    "label.sources",
-    "deploy.predictor",
-    "deploy.export",
-)
+LATE = ("cli.", "tracking", "execution.ray", "data.remote", "data.store", "data.checks")
+LATE += ("label.sources", "deploy.predictor", "deploy.export")
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "annotations", "results")
 

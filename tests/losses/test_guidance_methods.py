@@ -135,6 +135,14 @@ def batch_of(model: GuidedModel, size: int = 4) -> GuidanceBatch:
     return GuidanceBatch(images, torch.arange(size) % 3, maps, weight, teacher=teacher)
 
 
+def batch_of_two_classes(model: GuidedModel) -> GuidanceBatch:
+    """As `batch_of`, for a model of two classes."""
+    batch = batch_of(model)
+    logits, maps, attention = batch.teacher  # type: ignore[misc]
+    teacher = TeacherOutput(logits[:, :2], maps[:, :2], attention)
+    return batch._replace(labels=torch.tensor([0, 1, 1, 0]), teacher=teacher)
+
+
 def terms_of(method: Guidance, batch: GuidanceBatch, model: GuidedModel) -> dict[str, Tensor]:
     """Terms without the classification; the same random numbers in each call."""
     torch.manual_seed(3)
@@ -343,10 +351,7 @@ def test_derivatives_are_those_of_finite_differences(case: Case) -> None:
     with torch.no_grad():
         for one in model.backbone.parameters():
             one.add_(0.1 * torch.randn_like(one))
-    batch = batch_of(model)
-    logits, maps, attention = batch.teacher  # type: ignore[misc]
-    teacher = TeacherOutput(logits[:, :2], maps[:, :2], attention)
-    batch = batch._replace(labels=torch.tensor([0, 1, 1, 0]), teacher=teacher)
+    batch = batch_of_two_classes(model)
     method = ready(case, model, batch)
     method.prepare(model, batch.images)
 
@@ -366,10 +371,7 @@ def test_derivatives_are_those_of_finite_differences(case: Case) -> None:
 def test_the_same_map_added_to_every_class(name: str) -> None:
     model, _ = known()
     torch.manual_seed(0)
-    batch = batch_of(model)
-    logits, maps, attention = batch.teacher  # type: ignore[misc]
-    teacher = TeacherOutput(logits[:, :2], maps[:, :2], attention)
-    batch = batch._replace(labels=torch.tensor([0, 1, 1, 0]), teacher=teacher)
+    batch = batch_of_two_classes(model)
     method = ready(Case(name), model, batch)
     method.prepare(model, batch.images)
     before = total(terms_of(method, batch, model))
@@ -603,30 +605,27 @@ def test_the_scale_is_the_ratio_of_the_losses() -> None:
         measure_scale(method, [batch._replace(map=None, map_input=None)], GuidedForward(model))
     with pytest.raises(InputError, match="give scale"):
         guided_objective(method, batch, GuidedForward(model), 0.5)
-    wrong = batch._replace(weight=torch.ones(2, 1))
-    with pytest.raises(ValueError, match="have shapes"):
-        guided_objective(method, wrong, GuidedForward(model), 0.5, 1)
-    elsewhere = batch._replace(map=torch.rand(2, 1, 9), map_input=None)
-    with pytest.raises(ValueError, match=r"maps \(2, 1, 9\) must have the grid of the features"):
-        guided_objective(guidance_method("rank"), elsewhere, GuidedForward(model), 0.5, 1)
-    taught = batch._replace(teacher=TeacherOutput(torch.zeros(2, 1)))
-    with pytest.raises(ValueError, match="logits of the Teacher"):
-        guided_objective(guidance_method("teach", "kd"), taught, GuidedForward(model), 0.5, 1)
-    large = batch._replace(map=255 * torch.as_tensor(batch.map), map_input=None)
-    with pytest.raises(ValueError, match=r"from 0 to 255, not in \[0, 1\]"):
-        guided_objective(method, large, GuidedForward(model), 0.5, 1)
     with pytest.raises(InputError, match="takes a GuidedModel"):
         GuidedForward(torch.nn.Sequential(model))
     for other in (method, guidance_method("robust")):
         with torch.no_grad(), pytest.raises(InputError, match=r"call it outside torch\.no_grad"):
             guided_objective(other, batch, GuidedForward(model), 0.5, 1)
-    narrow = batch._replace(map_input=torch.rand(2, 1, batch.images.shape[3]))
-    with pytest.raises(ValueError, match=r"map_input is \(2, 1, \d+\) for images"):
-        guided_objective(method, narrow, GuidedForward(model), 0.5, 1)
-    with pytest.raises(ValueError, match=r"labels are torch\.int32, not torch\.int64"):
-        guided_objective(
-            method, batch._replace(labels=batch.labels.int()), GuidedForward(model), 0.5, 1
-        )
+    large, narrow = 255 * torch.as_tensor(batch.map), torch.rand(2, 1, batch.images.shape[3])
+    rank, taught = guidance_method("rank"), guidance_method("teach", "kd")
+    for other, changes, told in (
+        (method, {"weight": torch.ones(2, 1)}, "have shapes"),
+        (
+            rank,
+            {"map": torch.rand(2, 1, 9)},
+            r"maps \(2, 1, 9\) must have the grid of the features",
+        ),
+        (taught, {"teacher": TeacherOutput(torch.zeros(2, 1))}, "logits of the Teacher"),
+        (method, {"map": large, "map_input": None}, r"from 0 to 255, not in \[0, 1\]"),
+        (method, {"map_input": narrow}, r"map_input is \(2, 1, \d+\) for images"),
+        (method, {"labels": batch.labels.int()}, r"labels are torch\.int32, not torch\.int64"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            guided_objective(other, batch._replace(**changes), GuidedForward(model), 0.5, 1)
 
 
 @pytest.mark.parametrize("name", ["rank", "slack", "gradient", "harmonize", "robust", "head"])

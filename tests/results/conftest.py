@@ -6,14 +6,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Member
+from preceptor.study.steps import Arm, Member
 from tests.studies import gather
 
 Changed = Callable[[Callable[[Path, Member], None]], Results]
+
+
+def drawn_effect(arm: Arm, seed: int) -> float:
+    """Another one in every arm and seed."""
+    return float(np.random.default_rng([seed, *arm.label.encode()]).normal(0.5, 0.3))
 
 
 def scores_of(plan: Plan, member: Member) -> Path:
@@ -31,6 +37,11 @@ def results_after(plan: Plan, store: Path, change: Callable[[Path, Member], None
         return gather(plan)
     finally:
         plan.protocol.store = kept
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan) -> Results:
+    return gather(plan)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -17,15 +16,11 @@ from preceptor.report.write import write_results
 from preceptor.results.domain import archive_study, csv_files, gather_study, study_results
 from preceptor.results.record import read_archive, write_archive
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Arm
 from preceptor.study_folder import open_study, reopen
 from tests.commands import here
 from tests.datasets import SQUARES_STUDY, squares
+from tests.results.conftest import drawn_effect
 from tests.studies import write_down
-
-
-def effect(arm: Arm, seed: int) -> float:
-    return float(np.random.default_rng([seed, *arm.label.encode()]).normal(0.5, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, out = parse_config(values, StudyConfig), folder / "study"
     plans = open_study(config, out, run=True, report_to=lambda line: None)
     (out / "study.yaml").write_text(dump_config(plans.config))
-    write_down(plans, effect)
+    write_down(plans, drawn_effect)
     write_results(plans, out, {})
     return out
 

@@ -79,11 +79,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def whole(plan: Plan) -> Results:
-    return gather(plan)
-
-
-@pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Without controls, and with one Teacher by CAM."""
     return scored(

@@ -58,11 +58,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return scored(tmp_path_factory.mktemp("ladder"))
 
 
-@pytest.fixture(scope="module")
-def whole(plan: Plan) -> Results:
-    return gather(plan)
-
-
 def aucs(plan: Plan, role: str, name: str, alpha: float) -> dict[int, float]:
     """AUC of a role on a set by seed: scikit-learn on the score files."""
     protocol, found = plan.protocol, {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -14,17 +13,13 @@ from preceptor.config.files import dump_config, load_config
 from preceptor.report.write import write_results
 from preceptor.results.domain import lost_runs
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Arm
 from preceptor.study_folder import open_study, reopen
 from tests.commands import Outcome, assert_refused, here
 from tests.datasets import SQUARES_STUDY, squares
+from tests.results.conftest import drawn_effect
 from tests.studies import write_down
 
 TABLES = ("results.csv", "runs.csv", "table.csv", "comparisons.csv", "summary.md")
-
-
-def effect(arm: Arm, seed: int) -> float:
-    return float(np.random.default_rng([seed, *arm.label.encode()]).normal(0.5, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config(file, StudyConfig)
     study = open_study(config, folder, run=True, report_to=lambda line: None)
     (folder / "study.yaml").write_text(dump_config(config))
-    write_down(study, effect)
+    write_down(study, drawn_effect)
     write_results(study, folder, {})
     return parent
 
