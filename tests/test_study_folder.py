@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +20,7 @@ from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import read_planned_runs
 from preceptor.study_folder import other_study_note, read_study, write_progress
 from preceptor.utils.leases import DEAD_AFTER, Holder, lease
+from tests.commands import APART, HANGS
 from tests.datasets import squares
 from tests.studies import run_serially, study, walk, write_down
 
@@ -66,6 +69,21 @@ def test_files_that_no_study_has_written_are_not_replaced(tmp_path: Path) -> Non
         read_status(tmp_path)
     with pytest.raises(InputError, match="no study has been started here"):
         read_status(tmp_path)
+
+
+def test_an_interrupt_while_workers_import_is_told_in_one_line(tmp_path: Path) -> None:
+    config = study(squares(tmp_path / "data", size=(8, 8)))
+    (file := tmp_path / "study.yaml").write_text(dump_config(config))
+    command = [*APART, "study", str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # A terminal interrupts all processes of a session.
+    started = subprocess.Popen(command, start_new_session=True, **pipes)
+    assert started.stdout is not None
+    assert started.stdout.readline().startswith("reading ")
+    os.killpg(started.pid, signal.SIGINT)
+    out, _ = started.communicate(timeout=HANGS)
+    assert started.returncode == 130
+    assert [line.split(";")[0] for line in out.splitlines()] == ["interrupted"]
 
 
 def test_a_study_that_was_killed_on_another_machine_goes_on(tmp_path: Path) -> None:
