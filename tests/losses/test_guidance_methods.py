@@ -138,7 +138,7 @@ def batch_of(model: GuidedModel, size: int = 4) -> GuidanceBatch:
 def batch_of_two_classes(model: GuidedModel) -> GuidanceBatch:
     """As `batch_of`, for a model of two classes."""
     batch = batch_of(model)
-    logits, maps, attention = batch.teacher  # type: ignore[misc]
+    logits, maps, attention = batch.teacher
     teacher = TeacherOutput(logits[:, :2], maps[:, :2], attention)
     return batch._replace(labels=torch.tensor([0, 1, 1, 0]), teacher=teacher)
 

@@ -318,10 +318,9 @@ def _near(location: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
             return f"it belongs under `{above}:`" if above else "move it to the top"
     siblings = [path[-1] for path in keys if path[:-1] == location[:-1]]
     near = difflib.get_close_matches(location[-1], siblings, 1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    fewer = ", or remove it: a study has fewer keys than a run" if "training" in location else ""
-    return f"check its spelling and indentation{fewer}"
+    return (
+        f"did you mean {near[0]!r}?" if near else "check its spelling and indentation, or remove it"
+    )
 
 
 def _keys(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -225,7 +225,7 @@ def rise(
     if size not in ("grid", "image") and not (isinstance(size, tuple) and min(size) > 0):
         raise ValueError(f"size {size!r} is not grid, image or (h, w)")
     own: Any = model
-    guidable = hasattr(model, "spec")  # a `GuidedModel`
+    guidable = hasattr(model, "guidable_grid")  # a `GuidedModel`
     network = own.backbone if guidable and own.spec.pool.kind == "mean" else own
     # Not in inference mode: what a network then caches cannot be trained with.
     with evaluating(model), torch.no_grad():

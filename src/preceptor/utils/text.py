@@ -55,15 +55,13 @@ def interval(low: Any, high: Any, *, sign: bool = True) -> str:
     """Interval, of differences with signs; a dash if it is undefined."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return DASH
-    # An end that would be rounded to 0 has more digits: its sign decides whether 0 is inside.
-    small = (0 < abs(end) < 0.0005 for end in (low, high))
-    digits = [
-        min(6, -math.floor(math.log10(abs(end)))) if fine else 3
-        for fine, end in zip(small, (low, high), strict=True)
-    ]
-    return " to ".join(
-        number(end, many, sign) for end, many in zip((low, high), digits, strict=True)
-    )
+    return f"{_end(low, sign)} to {_end(high, sign)}"
+
+
+def _end(value: float, sign: bool) -> str:
+    """End of an interval; with more digits where three are 0, since its sign has a meaning."""
+    is_small = 0 < abs(value) < 0.0005
+    return number(value, min(6, -math.floor(math.log10(abs(value)))) if is_small else 3, sign)
 
 
 def percent(value: float) -> str:
