@@ -38,7 +38,7 @@ from preceptor.losses.guidance import (
 from preceptor.losses.guidance.forward import FastSecondDerivatives, scalar
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel
+from preceptor.models.guided_model import GuidedModel, in_precision
 from preceptor.models.spec import ModelSpec
 
 
@@ -436,6 +436,22 @@ def test_maps_of_the_input_are_enough_for_methods_of_the_input() -> None:
         ]
         assert given[0].terms.keys() == given[1].terms.keys() > {"classification"}
         assert torch.equal(given[0].loss, given[1].loss)
+    for scale, message in ((1, "reduce map_input to the grid"), (-1, "scale is -1")):
+        with pytest.raises(ValueError, match=message):
+            guided_objective(guidance_method("rank"), pixels, GuidedForward(model), 0.5, scale)
+
+
+def test_float16_keeps_the_slopes_of_confident_images() -> None:
+    torch.manual_seed(0)
+    model = build_model("test_resnet", ["a", "b"], input_size=64).train()
+    nn.init.constant_(model.head.bias[:1], 12)
+    ones = torch.ones(4)
+    maps = torch.rand(4, *model.grid())
+    batch = GuidanceBatch(torch.randn(4, 3, 64, 64), torch.zeros(4).long(), maps, ones)
+    forward = GuidedForward(model, in_precision(model, "16-mixed")).begin(batch)
+    slope = forward(batch.images, gradient="ce").gradient
+    assert slope is not None
+    assert (slope == 0).float().mean() < 0.1
 
 
 @pytest.mark.parametrize(("name", "preset"), [("head", "abn"), ("teach", "cat_kd")])

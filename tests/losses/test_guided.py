@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guided import (
@@ -151,10 +152,24 @@ def test_an_infinite_term_with_factor_zero_is_left_out() -> None:
 def test_alpha_is_a_share(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha"):
         GuidedLoss(alpha)
-    with pytest.raises(ValueError, match="distance"):
-        GuidedLoss(0.5, "l3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mark_weight"):
+        GuidedLoss(0.5, "cells", NAN if alpha > 0 else alpha)
+    for distance in ("l3", {"l2": NAN}, {"l2": INF}):
+        with pytest.raises(ValueError, match="distance"):
+            GuidedLoss(0.5, distance)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="distance"):
         guidance(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "l3")  # type: ignore[arg-type]
+
+
+def test_masks_may_overshoot_by_resizing() -> None:
+    masks = torch.zeros(1, 299, 299)
+    masks[:, 74:224, 74:224] = 1
+    maps = resize(masks, [10, 10])
+    cam = torch.zeros(1, 10, 10)
+    assert maps.max() > 1
+    assert guidance(cam, maps, "energy").isfinite().all()
+    with pytest.raises(ValueError, match="divide them by their maximum"):
+        guidance(cam, maps * 2, "energy")
 
 
 @pytest.mark.parametrize(

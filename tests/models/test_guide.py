@@ -244,6 +244,11 @@ REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (Images, {}, "the logits are (2, 8, 7, 7)"),
     (Flattened, {"features": "flat"}, "returns (2, 8, 49), channels before places"),
     (Net, {"logits": lambda output: output.softmax(1)}, "returns probabilities"),
+    (
+        lambda: nn.Sequential(Net(1), nn.Sigmoid()),
+        {"head": None, "features": "0.trunk"},
+        "returns a probability",
+    ),
     (Center, {}, "the logits do not depend on all places of the features"),
     (lambda: Net(3), {}, "has 3 logits, and there are 2 classes"),
     (Net, {"head": "classifier"}, "head: the network has no module 'classifier'; it has fc, trunk"),

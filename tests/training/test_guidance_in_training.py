@@ -247,7 +247,8 @@ def test_maps_of_the_input_are_changed_as_the_images(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"method": "teach"}, "the output of a Teacher for every batch"),
-        ({"method": "rank", "distance": "mse"}, "remove distance"),
+        ({"method": "rank", "distance": "mse"}, "set distance: l2"),
+        ({"method": "evidence", "cam_source": "cyborg"}, "add up to the logits"),
         ({"method": "rankk"}, "not one of cyborg, evidence"),
         ({"method": "rank", "preset": {"name": "hint"}}, "use method"),
         ({"method": "rank", "preset": "hints"}, "preset 'hints' is not one of hint, scr"),

@@ -254,7 +254,7 @@ class Training(StudyTraining):
         method: Guidance method, see `preceptor.guidance_method`; cyborg without `preset` = the
             distance `distance` of the map `cam_class`.
         preset: Published settings of the method by name, or settings, as in
-            {preset: gals, penalty: norm, weight: published}.
+            {preset: ross, scalar: ce, weight: published}.
         mark_weight: Additional weight of a marked cell in the distance cells.
         cell_full: Share of a cell that a human map must cover to count as 1 in distances of
             evidence; less counts in proportion. 1 = the share itself.
@@ -350,13 +350,15 @@ class Training(StudyTraining):
         if self.by_method and self.distance != "l2":
             raise ValueError(
                 f"distance is {self.distance}, and the method {self.method} with its preset "
-                "computes the loss; remove distance"
+                "computes the loss; set distance: l2"
             )
         if isinstance(self.preset, Mapping) and "name" in self.preset:
             raise ValueError("preset has settings of the method, and name is none; use method")
-        if takes_masks(self.distance) and self.cam_source == "cyborg":
+        if self.cam_source == "cyborg" and (
+            takes_masks(self.distance) or self.method == "evidence"
+        ):
             raise ValueError(
-                "the distance takes maps that add up to the logits, and those of the recipe cyborg "
+                "the loss takes maps that add up to the logits, and those of the recipe cyborg "
                 "do not; choose a distance between normalized maps"
             )
         if self.precision == "16-mixed" and self.device == "cpu":

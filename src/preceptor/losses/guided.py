@@ -14,6 +14,7 @@ several (`preceptor.losses.distances`). Training calls `guided_loss_terms`, `com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
@@ -101,7 +102,7 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
 def parts_of(distance: Distances) -> dict[Distance, float]:
     """Weight of each distance."""
     parts = distance_weights(distance)
-    if not parts or min(parts.values()) <= 0:
+    if not parts or not all(0 < weight < math.inf for weight in parts.values()):
         raise ValueError(f"distance {distance}: write names with weights above 0")
     for name in parts:
         if name not in DISTANCE_NAMES.own:
@@ -164,7 +165,7 @@ def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = N
         return
     if map_weight is not None:
         maps = maps[map_weight > 0]
-    if maps.numel() and (maps.amin() < 0 or maps.amax() > 1):
+    if maps.numel() and (maps.amin() < -1e-4 or maps.amax() > 1.0001):  # resizing overshoots
         raise ValueError(
             f"maps have values from {maps.amin():g} to {maps.amax():g}, and distance {distance} "
             "takes masks in [0, 1]; divide them by their maximum"
@@ -264,7 +265,7 @@ class GuidedLoss(nn.Module):
         mark_weight: Additional weight of a marked cell in the distance cells.
 
     Raises:
-        ValueError: α outside [0, 1], or an unknown distance.
+        ValueError: α outside [0, 1], a negative weight, or an unknown distance.
 
     Example:
         >>> loss = GuidedLoss(alpha=1.0)
@@ -278,6 +279,8 @@ class GuidedLoss(nn.Module):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}, not in [0, 1]")
+        if not 0 <= mark_weight < math.inf:
+            raise ValueError(f"mark_weight is {mark_weight}, not a number ≥ 0")
         parts_of(distance)
         self.alpha = alpha
         self.distance: Distances = distance

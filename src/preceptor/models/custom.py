@@ -208,6 +208,11 @@ def _parts(
             "select them: logits=lambda output: …"
         )
     sums, ones = result.sum(1), result.new_ones(len(result))
+    if result.shape[1] == 1 and logits is None and isinstance([*module.modules()][-1], nn.Sigmoid):
+        raise InputError(
+            "the network returns a probability, and a logit is needed; remove its sigmoid, or give "
+            "logits=torch.logit"
+        )
     if result.shape[1] > 1 and bool((result >= 0).all()) and torch.allclose(sums, ones):
         raise InputError(
             "the network returns probabilities, and logits are needed; remove its softmax, or give "

@@ -100,7 +100,7 @@ class Guidance(Settings):
         method: Guidance method, see `preceptor.guidance_method`; cyborg without `preset` = the
             distance of the map. teach needs the output of a Teacher and is for own loops.
         preset: Published settings of the method by name, or settings, as in
-            {preset: gals, penalty: norm, weight: published}.
+            {preset: ross, scalar: ce, weight: published}.
         alphas: α grid; None = that of the study, or the default grid of the distance if the
             distance differs from the study's; of a method 0.1, 0.5, 0.9.
     """

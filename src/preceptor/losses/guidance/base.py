@@ -9,6 +9,7 @@ the same for all methods: the strength of the guidance is (1 − α) ÷ α.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -63,6 +64,10 @@ class Guidance:
         if "teacher" in self.needs:
             return None if batch.teacher is None else given
         if self.needs & {"map", "map_input"}:
+            if "map" in self.needs and batch.map is None and batch.map_input is not None:
+                raise ValueError(
+                    f"guidance {self.name} takes map: reduce map_input to the grid of the model"
+                )
             maps = batch.map if "map" in self.needs or batch.map is not None else batch.map_input
             return None if maps is None else torch.where(self.usable(maps), given, 0)
         return ones
@@ -104,7 +109,7 @@ def guided_objective(
 
     Raises:
         InputError: Neither scale nor weight is given, or the network lacks second derivatives.
-        ValueError: α outside [0, 1], shapes that differ, or maps outside [0, 1].
+        ValueError: α outside [0, 1], λ < 0, shapes that differ, or maps outside [0, 1].
 
     Example:
         >>> from preceptor import build_model, guidance_method
@@ -122,6 +127,8 @@ def guided_objective(
     scale = method.weight if scale is None else scale
     if scale is None:
         raise InputError(f"guidance {method.name}: give scale, see measure_scale, or a weight")
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"scale is {scale}, not a number ≥ 0")
     terms, weight, logits = _terms(method, batch, forward, plain=alpha == 1)
     classification = cross_entropy(logits, batch.labels, reduction="none")
     guidance = scale * _total(terms, classification) * weight.to(classification.dtype)
