@@ -199,8 +199,7 @@ def test_labels_and_maps_come_back_exactly(
 ) -> None:
     """And, with `every`, that nobody examined an image."""
     folder = exported(manifest, name, tmp_path / "out", every=every)
-    unmarked: Any = "unknown" if every else "examined"
-    found = imported(name, folder, manifest.parent / "images", tmp_path / "back", unmarked)
+    found = imported(name, folder, manifest.parent / "images", tmp_path / "back", "unknown")
     before = Manifest.read(manifest, need=()).table.set_index("name")
     names = [*NAMES, "unseen.png"] if every else NAMES
     assert sorted(found.index) == sorted(names)

@@ -70,6 +70,7 @@ def as_tsv(text: str) -> bytes:
         lambda text: ("\n\n" + text.replace("\n", "\n\n")).encode(),
         lambda text: text.rstrip("\n").encode(),
         lambda text: (text + ",,,\n , \n").encode(),
+        lambda text: text.replace("\n", ",,\n").encode(),
     ],
 )
 def test_dialects_read_the_same(folder: Path, encode: Any) -> None:
@@ -268,6 +269,7 @@ def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
         (3, "images/b.png,fake,,,,,,,,", "row 3: split is empty"),
         (3, "images/b.png,fake,Val,,,,,,,", "row 3: split 'Val' is unknown"),
         (3, r"images\b.png,fake,val,,,,,,,", "write / instead of"),
+        (3, r"C:\b.png,fake,val,,,,,,,", "copy it to this machine"),
         (3, "images/b.png ,fake,val,,,,,,,", "remove the blank at its end"),
         (3, "images/../images/a.png,fake,val,,,,,,,", "is listed already in row 2"),
         (3, "images/b.png,fake,val,,,,,nan,,", "row 3: map_weight is 'nan'"),

@@ -176,12 +176,12 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         told = here("label", manifest, "--no-open", *arguments, "--overlap-share", 0.2)
         assert_refused(told, ["--overlap-share", "add --overlap 2"])
         assert not database.exists()
-    for options in (("--overlap", 2), ("--overlap-share", 0.2)):  # of the overlap of before
+    for options in (("--overlap", 2), ("--overlap-share", 0.2), ("--overlap", 3)):
         with command(manifest, *options):
             pass
     with closing(sqlite3.connect(database)) as stored:
         rows = stored.execute("SELECT key, value FROM settings WHERE key LIKE 'overlap%'")
-        assert dict(rows.fetchall()) == {"overlap": "2", "overlap_share": "0.2"}
+        assert dict(rows.fetchall()) == {"overlap": "3", "overlap_share": "0.2"}
     database.write_bytes(b"text" * 999)
     assert_refused(here("label", manifest, "--no-open"), ["no SQLite database"])
     for use in (["status", manifest], ["export", manifest, "--to", tmp_path / "to"]):

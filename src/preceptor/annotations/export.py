@@ -214,7 +214,9 @@ def write_export(
         table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
         table = table.rename(columns={"name": "path"})
         table["annotated"] = np.where(table["annotated"] & (not options.model), "1", "")
-        every = table["annotated"].all() or bool(options.model)
+        # In COCO and CVAT an image without shapes may be unseen.
+        told = name not in ("coco", "cvat") and table["annotated"].all()
+        every = told or bool(options.model)
         usual = [name for name in table if (table[name].isna() | table[name].isin(["", 1.0])).all()]
         unneeded = {*usual, *(["annotated"] if every else [])}
         table.drop(columns=list(unneeded)).to_csv(folder / "labels.csv", index=False)

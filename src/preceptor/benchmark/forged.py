@@ -285,7 +285,9 @@ def write_benchmark(
                 writer.writerows(write(partial))
             (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     except OSError as error:
-        raise RunFailedError(f"{folder}: the images cannot be written: {error}") from error
+        raise RunFailedError(
+            f"{folder}: the images cannot be written: {error.strerror or error}"
+        ) from error
     return folder / "manifest.csv"
 
 

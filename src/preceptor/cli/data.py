@@ -426,7 +426,7 @@ def data_decoys(
     classes: int = 10,
     place: StampPlace = "moving",
     source: str = "digits",
-    images: int = 3000,
+    images: Annotated[int, typer.Option(min=20)] = 3000,
     exact: bool = False,
 ) -> None:
     """Generate objects with a decoy.

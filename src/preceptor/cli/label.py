@@ -91,8 +91,6 @@ def run(
     from preceptor.utils.process import return_freed_memory
 
     return_freed_memory()
-    if overlap is not None and overlap > 1 and overlap_share is None:
-        overlap_share = 1.0
     given = {
         "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
@@ -114,7 +112,7 @@ def run(
     path = database or origin.database
     # Beside the database, as the key is: not every browser may read the folder of temporary files.
     door = path.with_name(f"{path.name}.html")
-    # Read before any file is made: a source that is refused leaves nothing behind.
+    # Read before any file is made: a manifest that is refused leaves nothing behind.
     rows = None if path.exists() or not path.parent.is_dir() else rows_of(origin)
     with serving(path):
         prepared = prepare(path, origin, stated, rows)

@@ -109,8 +109,8 @@ def main() -> None:
     # A terminal may lack letters, and the names of files need not be UTF-8: both are escaped.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Notes on odd headers name no image, and would stand between the lines of results.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.|pydicom\.")
+    # Notes on odd headers and large images would stand between the lines of results.
+    warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.|pydicom\.")
     with reported_errors(), _ended_by_sigterm():
         command()(prog_name="preceptor")
 

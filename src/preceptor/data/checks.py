@@ -15,6 +15,7 @@ import io
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,11 +192,12 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
         findings.raise_if_any()
     columns = zip(*(record for _, record in whole), strict=True)
     findings.rows = [row for row, _ in whole]
-    return pd.DataFrame(dict(zip(header, map(list, columns), strict=True)), dtype="str")
+    table = dict(zip(header, map(list, columns), strict=True))
+    return pd.DataFrame(table, dtype="str").drop(columns="", errors="ignore")
 
 
 def _refuse_repeated(header: list[str], findings: Findings) -> None:
-    for name in dict.fromkeys(name for name in header if header.count(name) > 1):
+    for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
         what = f"column {name!r} occurs {header.count(name)} times"
         findings.add(None, what, "rename or remove all but one", where="the header")
     findings.raise_if_any()
@@ -493,7 +495,10 @@ def _note_missing(
 def path_hint(path: str) -> str:
     """How to correct the path of a file that is missing; "" = this cannot be told."""
     if "\\" in path and os.sep == "/":
-        return "write / instead of \\ in paths"
+        drive = re.match("[A-Za-z]:", Path(path).name)
+        return "copy it to this machine" if drive else "write / instead of \\ in paths"
+    if os.path.isfile(unicodedata.normalize("NFD", path)):
+        return "its accents are written apart on the disk (NFD, as macOS does); rename the file"
     return "remove the blank at its end" if os.path.isfile(path.rstrip()) else ""
 
 

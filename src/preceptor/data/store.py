@@ -399,7 +399,8 @@ def _locked(cache_dir: Path | None, *, needed: bool) -> Iterator[None]:
                 stack.enter_context(FileLock(cache_dir / "fill.lock"))
         except (OSError, NotImplementedError) as error:
             if needed:
-                raise RunFailedError(f"image cache {cache_dir}: {error}") from error
+                why = getattr(error, "strerror", None) or error
+                raise RunFailedError(f"image cache {cache_dir}: {why}") from error
         yield
 
 

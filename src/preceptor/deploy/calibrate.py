@@ -206,7 +206,7 @@ def check_uncalibrated(model: Path) -> None:
 
 def write_calibrated(model: Path, fitted: Fitted, info: ModelInfo, out: Path) -> None:
     """Copy a model folder, and add the calibration, its diagram, its card and its checksum."""
-    with replacing(out) as partial:
+    with replacing(out, new=True) as partial:
         copy_folder(model, partial)
         content = strict_json(asdict(fitted.calibration)) + "\n"
         (partial / CALIBRATION).write_text(content, encoding="utf-8")

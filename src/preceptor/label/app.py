@@ -201,6 +201,8 @@ def prepare(
                 db.write_setting(connection, "labels", labels)
         sources.remember_place(connection, source, path)
         before = db.read_settings(connection)
+        if given.get("overlap", 1) > 1 and not before.overlap_share:
+            given = {"overlap_share": 1.0} | given
         settings = _checked(replace(before, **given), connection)
         if settings.overlap == 1 and given.get("overlap_share"):
             raise InputError(
