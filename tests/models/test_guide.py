@@ -238,6 +238,13 @@ def test_a_head_that_is_not_linear_has_grad_cam() -> None:
     assert guided(module).spec.cam == "gradcam"
 
 
+def test_an_unused_sigmoid_is_no_output() -> None:
+    module = Net(1)
+    module.unused = nn.Sigmoid()
+    nn.init.constant_(module.fc.bias, 9)
+    assert guided(module).spec.cam == "cam"
+
+
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (TwoHeads, {}, "returns a dict; say which"),
     (WithAuxiliary, {}, "returns a tuple; say which"),

@@ -208,7 +208,9 @@ def _parts(
             "select them: logits=lambda output: …"
         )
     sums, ones = result.sum(1), result.new_ones(len(result))
-    if result.shape[1] == 1 and logits is None and isinstance([*module.modules()][-1], nn.Sigmoid):
+    ends_in_sigmoid = isinstance([*module.modules()][-1], nn.Sigmoid)  # it may be unused
+    share = result.shape[1] == 1 and bool(((result >= 0) & (result <= 1)).all())
+    if logits is None and ends_in_sigmoid and share:
         raise InputError(
             "the network returns a probability, and a logit is needed; remove its sigmoid, or give "
             "logits=torch.logit"
