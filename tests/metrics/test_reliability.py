@@ -59,6 +59,13 @@ def test_the_interval_covers(sharpness: float) -> None:
     assert np.mean(covered) > 0.89
 
 
+def test_the_interval_of_one_bin_is_that_of_a_share() -> None:
+    """A model that says the same of all images: the error may be many times the one found."""
+    found = calibration_error(np.arange(200) < 102, np.full(200, 0.5))
+    assert found.value == pytest.approx(0.01)
+    assert found.high == pytest.approx(0.01 + 1.96 * np.sqrt(0.25 / 200), abs=0.01)
+
+
 def test_the_interval_of_many_images_has_a_width() -> None:
     generator = np.random.default_rng(0)
     scores = generator.random(100_000)

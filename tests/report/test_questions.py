@@ -65,12 +65,13 @@ def said(plan: Plan, *lines: dict[str, Any], shares: pd.DataFrame | None = None)
         (0.05, 8, 0.01, "indicates that the human-guided Teacher is better"),
         (-0.05, 8, 0.01, "indicates that the human-guided Teacher is worse"),
         (0.005, 8, 0.01, "do not distinguish the two"),
-        (0.05, 4, 0.125, "do not distinguish the two"),  # the smallest p of four seeds
+        (0.05, 4, 0.125, "no difference can be shown, since p cannot fall below 0.125"),
+        (0.005, 4, 0.125, "do not distinguish the two"),
         (0.05, 2, 1.0, "fewer than three seeds support no conclusion"),
     ],
 )
 def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, p: float, words: str) -> None:
-    found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n, p=p))["RQ1"]
+    found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n, p=p, p_floor=p))["RQ1"]
     assert words in found
     assert "Selected on validation: the one." in found
 
@@ -184,6 +185,9 @@ def test_domains() -> None:
     text = across_domains(pd.DataFrame([*lost, *lost]), ["eyes"], 8)
     assert "in 0 of 1 domains; significantly, after correction over all domains, in none" in text
     assert "yet" in across_domains(pd.DataFrame(), names, 8)
+    untested = [one | {"backbone": "c"} for one in won[:1]]
+    text = across_domains(pd.DataFrame([*won, *ahead, *untested]), names, 8, 2)
+    assert text.startswith("The Students of no domain")
     # A domain without results is one that the Student has not won.
     text = across_domains(pd.DataFrame(won), names, 10)
     assert "; only 8 of 10 seeds, and the tests need all)" in text

@@ -13,6 +13,7 @@ from preceptor.results.record import Row
 from preceptor.results.tables import FIGURES, RUNS
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
+from preceptor.utils.text import DASH
 from tests.studies import record_with
 
 ARM = Arm("student", "net", 0.5)
@@ -68,3 +69,8 @@ def test_models_without_a_threshold_are_counted() -> None:
     table = fixed_rate_table(study, found, "test", "net")
     assert table is not None
     assert "left out: 1 of 3 models of “Student”" in table.caption
+    found.rates = found.rates[:0]
+    table = fixed_rate_table(study, found, "test", "net")
+    assert table is not None
+    assert "left out: 3 of 3 models of “Student”" in table.caption
+    assert {cell.text for line in table.lines for cell in line.cells} == {DASH}

@@ -167,6 +167,14 @@ def test_a_gain_that_few_test_images_show_is_one_on_these_images() -> None:
     assert "the intervals of 1 of 2 differences contain 0." in found.text
 
 
+def test_gains_on_these_images_alone_are_counted_in_every_case() -> None:
+    ahead = results({"a": (0.2, 0.3), "b": (0.1, 0.2)}, n=8, p=0.01)
+    ahead.comparisons.loc[3, "p_holm"] = 0.2
+    ahead.comparisons.loc[:1, "image_low"] = -0.01
+    said = "but 3 of 4 differences are significant gains (2 on these test images only)."
+    assert said in verdict(ahead).text
+
+
 def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
     pair = {"a": (0.1, 0.2), "b": (0.1, -0.2)}
     several = StudyResults({name: results(pair, domain=name) for name in ("x", "y")})
@@ -192,10 +200,12 @@ def test_what_the_place_is_worth(place: float, half: float, words: str) -> None:
     assert "(Centered map, α 0.25), is " in said.place
     assert said.place.endswith(words)
     assert said.sentences == f"{said.text} {said.place}"
-    found.ladders = [replace(ladder(place, half), place_images=(-0.05, 0.05))]
-    assert ("over seeds and images the interval contains 0" in verdict(found).place) == (
-        half < 0.03
-    )
+    for at in (0, 1):  # one control is enough
+        over = [*(whole := ladder(place, half)).over_controls]
+        over[at] = replace(over[at], images=(-0.05, 0.05))
+        found.ladders = [replace(whole, over_controls=tuple(over))]
+        limited = half < 0.03 and (place > 0 or at == 1)
+        assert ("the interval contains 0" in verdict(found).place) == limited
 
 
 NAN = float("nan")
@@ -292,17 +302,21 @@ def test_nothing_is_excluded_where_the_interval_over_images_includes_a_gain(tmp_
     )
     found = results_of(record_of(plan))
     found.comparisons["low"], found.comparisons["high"] = -0.05, -0.02
-    for high, step in ((0.0, "nothing"), (0.05, "")):
+    for high, step in ((0.05, ""), (0.0, "nothing")):
         found.comparisons["image_low"], found.comparisons["image_high"] = -0.1, high
         assert hints_of(plan, found).next == step
+    found.comparisons["n"] = 5
+    assert hints_of(plan, found).next == ""  # a seed is missing
 
 
 def test_what_is_next_is_more_marks_where_all_of_them_gain(tmp_path: Path) -> None:
     hints, said = hinted(tmp_path, lambda arm, seed: 0.5 + (arm.role == "ceiling"))
     assert hints.fall is hints.coarse is None
     assert hints.more is not None
-    assert (hints.next, hints.more[1:]) == ("marks", (6, 12))
-    assert f"From 6 to 12 marked images the AUC rises by {hints.more[0]:.3f}." in said
+    assert (hints.next, hints.more[1:]) == ("marks", (6, 12, "test_byobnet"))
+    assert (
+        f"From 6 to 12 marked images the AUC of test_byobnet rises by {hints.more[0]:.3f}." in said
+    )
 
 
 def test_more_marks_are_no_hint_where_all_images_are_marked(tmp_path: Path) -> None:

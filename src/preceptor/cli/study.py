@@ -254,6 +254,11 @@ def plan(
         "stage 2 (Students, controls, tests)",
     )
     total, weights, caches = 0.0, 0, 0
+
+    def about(seconds: float) -> str:
+        unknown = "an unknown time: a batch does not fit into the memory of this machine"
+        return f"about {duration(seconds)}" if math.isfinite(seconds) else unknown
+
     with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
         opened = open_study(settings, out or Path(nothing), run=False, report_to=print)
         with contextlib.suppress(InputError, OSError, ValueError):  # damaged results count as none
@@ -271,9 +276,9 @@ def plan(
                 total += seconds
                 weights += weight_bytes(left, classes)
                 print(f"{name}: {count_kinds(steps)}")
-                print(f"  left: {len(left)} of {len(work)}; about {duration(seconds)}")
+                print(f"  left: {len(left)} of {len(work)}; {about(seconds)}")
     print(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
-    print(f"together about {duration(total)} with {jobs} job{'s' if jobs != 1 else ''}")
+    print(f"together {about(total)} with {jobs} job{'s' if jobs != 1 else ''}")
 
 
 @study.command()

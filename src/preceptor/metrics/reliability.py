@@ -82,10 +82,11 @@ def calibration_error(
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     drawn = [generator.multinomial(units, even, size) @ by_unit for size in sizes]
     noise = np.concatenate(drawn) - gaps
-    simulated = np.abs(_FACTORS[:, None, None] * gaps + noise).sum(2)
+    factors = np.union1d(_FACTORS, np.geomspace(3, max(3, 1 / max(value, 1e-3)), 61))  # error ≤ 1
+    simulated = np.abs(factors[:, None, None] * gaps + noise).sum(2)
     tail = (1 - LEVEL) / 2
     lower, upper = np.quantile(simulated, [tail, 1 - tail], axis=1)
-    inside = _FACTORS[(lower <= value) & (value <= upper)]
+    inside = factors[(lower <= value) & (value <= upper)]
     low, high = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)
     if units < 2 or value == 0:  # nothing to resample, or no error that could be scaled
         return CalibrationError(value, math.nan, math.nan, float(simulated[0].mean()))

@@ -69,7 +69,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         marking=_marking(plan),
         rule=rule_words(study.threshold, TERMS[study.terms]),
         primary=results.setup.primary,
-        positive=results.setup.positive,
+        fixed=bool((results.rates["kind"] == "fixed").any()),
         exact=EXACT_UP_TO,
         margin=RELEVANT_DIFFERENCE,
         shared=shared_images(plan.protocol.workspaces)[1] if study.draws else "",

@@ -81,7 +81,8 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     images = int(table["images"].iloc[0])
     positive = results.setup.positive
     what = f"AUC of {positive}" if positive is not None else "one-vs-rest AUC"
-    caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
+    caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images"
+    caption += f"{' in the first draw' if results.setup.draws else ''})."
     return Table(caption, "", columns, lines)
 
 
@@ -92,7 +93,7 @@ def _spread(line: dict[str, Any], prefix: str = "") -> str:
 
 def _setting_note(row: Row, arm: Arm) -> str:
     """Selected setting of an arm; "" if nothing was selected."""
-    if row.key == "baseline2":
+    if row.key in ("baseline2", "mapper", "mapper_all"):  # nothing, or the maps alone
         return ""
     if arm.alpha == 1 or row.key == "baseline1_paper":
         return arm.guidance
@@ -157,8 +158,8 @@ def worst_source_table(results: Results, evaluation: str, backbone: str) -> Tabl
         lines.append(Line(titles[key], cells, key == "student"))
     caption = (
         f"{backbone} on {evaluation}: worst source and mean of sources, mean ± std over seeds. "
-        "Accuracy is of the most probable class; AUC is of sources with all classes or with the "
-        "negatives of the set. The difference has its 95 % interval over seeds."
+        "Accuracy is of the most probable class; AUC is of the classes of a source, of positives "
+        "alone with the negatives of the set. The difference has its 95 % interval over seeds."
     )
     columns = ["Worst accuracy", "Mean accuracy", "Worst AUC", "Student − row, worst accuracy", "p"]
     return Table(caption, "", columns, lines) if lines else None
@@ -346,7 +347,7 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
                 Cell(number(hardest["mean"], sign=True), common_seeds_text(*own)),
                 Cell(interval(hardest["low"], hardest["high"])),
                 Cell(interval(hardest["image_low"], hardest["image_high"])),
-                _p_cell(hardest | {"p": larger}),
+                Cell(p_value(larger)),
             ]
         else:
             cells += [Cell()] * 4
@@ -449,18 +450,20 @@ def fixed_rate_table(
     )
     if (dfr_set := results.setup.dfr_set) is not None:
         caption += f" “{short('dfr')}” has none: it is trained on {dfr_set}, which fixes them."
-    without = []
+    without, undefined = [], []
     for row, part in _arms(results, whole_set(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
         count = models - select_arm(rates, row.arms[backbone])["seed"].nunique()
         if count and row.key != "dfr":
             without.append(f"{count} of {models} models of “{short(row.key)}”")
+            undefined.append(Line(row.heading, [Cell()] * len(columns), row.key == "student"))
     if without:
         caption += (
             f" Without such a threshold, and left out: {', '.join(without)}; there are too few "
             "validation negatives, or too many of them have the float32 score 1."
         )
-    return _rate_table(results, rates, backbone, caption, columns)
+    table = _rate_table(results, rates, backbone, caption, columns)
+    return table or (Table(caption, "", [*columns], undefined) if undefined else None)
 
 
 def _rate_table(
@@ -484,7 +487,9 @@ def _rate_table(
                 cells.append(Cell(TOO_SMALL))
             else:
                 known_values = [value for value, _ in values if not math.isnan(value)]
-                cells.append(Cell(mean_std_text(*mean_std(known_values))))
+                n, seeds = len(known_values), len(results.setup.seeds)
+                note = f"{n} of {seeds} seeds" if 0 < n < seeds else ""
+                cells.append(Cell(mean_std_text(*mean_std(known_values)), note))
         lines.append(Line(row.heading, cells, row.key == "student"))
     return Table(caption, "", [*columns], lines) if lines else None
 

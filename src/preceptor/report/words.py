@@ -115,7 +115,8 @@ def study_findings(study: StudyPlan, results: StudyResults) -> Findings:
     }
     if not study.has_domains:
         return Findings(parts[""].verdict, parts, best=parts[""].best)
-    across = across_domains(results.domains, [*study.plans], results.seeds)
+    students = len(results.first.setup.students)
+    across = across_domains(results.domains, [*study.plans], results.seeds, students)
     best = " ".join(f"{name}: {part.best}" for name, part in parts.items() if part.best)
     return Findings(verdict(results), parts, across, best)
 
@@ -181,7 +182,7 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
         "worse": worse_words,
         "qualified": "" if loss else qualifying_words(stronger),
         "proven": len(better),
-        "here": sum(only_here(line) for line in records(family)),
+        "here": sum(only_here(line) for line in records(better)),
         "n": n,
         "most": most,
         "seeds": results.seeds,
@@ -217,7 +218,8 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     }
     if study.budgets:
         gain, winner = RELEVANT_DIFFERENCE, plan.winner()
-        steps = {name: enough(results.budget, name, gain, study.budgets) for name in study.students}
+        sizes, seeds = study.budgets, len(plan.seeds)
+        steps = {name: enough(results.budget, name, gain, sizes, seeds) for name in study.students}
         texts["budget"] = say(
             "budget",
             known=[(name, step) for name, step in steps.items() if step is not None],
@@ -230,9 +232,11 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     return texts
 
 
-def across_domains(domains: pd.DataFrame, names: Sequence[str], seeds: int) -> str:
-    """Answer to RQ4: results in each domain, after some of a number of seeds."""
-    return say("rq4", names=names, **_counted(domains, "domain", seeds))
+def across_domains(
+    domains: pd.DataFrame, names: Sequence[str], seeds: int, students: int = 1
+) -> str:
+    """Answer to RQ4: results in each domain that has all Students, after some of the seeds."""
+    return say("rq4", names=names, **_counted(domains, "domain", seeds, students))
 
 
 def _how_much(plan: Plan, results: Results) -> str:
@@ -259,12 +263,13 @@ def _asked(compared: pd.DataFrame, question: str) -> pd.DataFrame:
     return compared[compared["question"] == question]
 
 
-def _counted(family: pd.DataFrame, by: str, seeds: int) -> dict[str, Any]:
+def _counted(family: pd.DataFrame, by: str, seeds: int, backbones: int = 1) -> dict[str, Any]:
     """Backbones or domains above both baselines, significantly so, and significantly below one."""
     groups = {
         str(name): part
         for name, part in ([] if family.empty else family.groupby(by, sort=False))
-        if (part.dropna(subset="mean").groupby("backbone")["b"].nunique() == 2).all()
+        if (of := part.dropna(subset="mean").groupby("backbone")["b"].nunique()).eq(2).all()
+        and len(of) >= backbones
     }
     if not groups:
         return {"compared": 0}
@@ -278,7 +283,7 @@ def _counted(family: pd.DataFrame, by: str, seeds: int) -> dict[str, Any]:
             name for name in ahead if len(significant(groups[name])[0]) == len(groups[name])
         ],
         "worse": significant(family)[1][by].astype(str).unique().tolist(),
-        "floor": floor_note(int(family["n"].max())) + missing,
+        "floor": floor_note(n) + missing,
     }
 
 
@@ -314,8 +319,8 @@ def place_sentence(results: Results | StudyResults) -> str:
     first, place = measured[0]
     signs = [shown(gain.low, gain.high, gain.p) for gain in places]
     above = sum(ladder.above_all_controls for ladder in ladders)
-    image_low, image_high = first.place_images
     ends = [min(gain.mean for gain in places), max(gain.mean for gain in places)]
+    low, high = first.place_images
     said = say(
         "place",
         ladders=ladders,
@@ -324,7 +329,8 @@ def place_sentence(results: Results | StudyResults) -> str:
         ends=[*dict.fromkeys(map(_signed, ends))],
         sure=max(gain.n for gain in places) > 2,
         other=other_smallest(first),
-        only_here=signs[0] != 0 and image_low <= 0 <= image_high,
+        only_here=first.only_here or (signs[0] < 0 and low <= 0 <= high),
+        here=sum(ladder.only_here for ladder in ladders),
         margin_words=margin_words(place.low, place.high, first.place_images),
         above=above,
         below=signs.count(-1),
@@ -422,7 +428,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["NEXT"] = _NEXT
+    environment.globals |= {"NEXT": _NEXT, "LEVEL": LEVEL}
     environment.filters |= {
         "duration": duration,
         "gained": gained,

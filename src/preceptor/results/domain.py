@@ -339,7 +339,8 @@ def _line(
     names = {"key": row.key, "title": row.title, "backbone": backbone, "guidance": "", "alpha": ""}
     own = {"set": images[0], "source": images[1], "mean": summary.mean, "std": summary.std}
     metrics = ("accuracy", "eer", "average_precision", "brier")
-    means = {name: float(part[name].mean()) for name in metrics}
+    same = part[part["seed"].isin(aucs.index)]
+    means = {name: float(same[name].mean()) for name in metrics}
     return names | own | means | {"n": len(aucs), "images": int(part["images"].iloc[0])}
 
 
@@ -350,7 +351,7 @@ class Hints:
     fall: Fall | None
     teachers: dict[bool, tuple[float, str]]  # best on validation if data-driven, and of marks
     coarse: tuple[float, tuple[int, int], str] | None  # share of maps under half a cell, its grid
-    more: tuple[float, int, int] | None  # gain in AUC between numbers of images
+    more: tuple[float, int, int, str] | None  # gain in AUC between numbers of images, backbone
     drawn: bool  # `more` counts the annotated images of a budget, else those with marks
     next: Literal["family", "marks", "nothing", ""]
 
@@ -372,13 +373,14 @@ def hints_of(plan: Plan, results: Results) -> Hints:
     masks = [workspace.drawn(study.annotated, 0), workspace.train_mask]
     marked = [int((mask & workspace.manifest.map_mask).sum()) for mask in masks]
     ladders = results.primary_ladders
-    more = more_marks(ladders, results.budget, study.students, study.budgets, marked)
+    seeds, students = len(results.setup.seeds), study.students
+    more = more_marks(ladders, results.budget, students, study.budgets, marked, seeds)
     ways = map(method_of, (training_of(study, name) for name in [*study.guidances] or [""]))
     apart = fall and not fall.sources and not fall.high_auc - fall.student < FALL
     if apart and all(way is None or way.needs == {"map"} for way in ways):
         return Hints(fall, best, coarse, more, bool(study.budgets), "family")
     family = results.family if not results.untested else pd.DataFrame()
-    if more or family.empty or family["n"].min() < 3:
+    if more or family.empty or family["n"].min() < max(3, seeds):
         return Hints(fall, best, coarse, more, bool(study.budgets), "marks" if more else "")
     ends = ["low", "high", "image_low", "image_high"]
     worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ends].to_numpy(float)

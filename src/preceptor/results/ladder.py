@@ -70,6 +70,7 @@ class ControlGain:
 
     control: Control
     paired: PairedResult  # paired difference, Student minus control
+    images: tuple[float, float] = UNDEFINED  # interval over seeds and images, on the primary set
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,6 @@ class Ladder:
     rungs: tuple[Rung, ...]  # rungs from the lowest to the highest
     any_map: AnyMap | None  # control that stands for any map; None if no such control has finished
     over_controls: tuple[ControlGain, ...] = ()
-    place_images: tuple[float, float] = UNDEFINED
     missing: bool = False  # whether a control of the study has no gain yet
 
     def rung(self, name: RungName) -> Rung | None:
@@ -112,6 +112,12 @@ class Ladder:
         if teacher is None or teacher.gain is None or teacher.gain.below != "any":
             return None
         return teacher.gain.paired
+
+    @property
+    def place_images(self) -> tuple[float, float]:
+        """Interval of `place` over seeds and images."""
+        control = self.any_map.control if self.any_map else None
+        return next((one.images for one in self.over_controls if one.control == control), UNDEFINED)
 
     @property
     def smallest(self) -> ControlGain | None:
@@ -129,6 +135,12 @@ class Ladder:
         gains = [gain.paired for gain in self.over_controls]
         over_each = all(shown(gain.low, gain.high, gain.p) > 0 for gain in gains)
         return bool(gains) and not self.missing and over_each
+
+    @property
+    def only_here(self) -> bool:
+        """Whether these gains are shown, and the interval of one over images contains 0."""
+        ends = [gain.images for gain in self.over_controls]
+        return self.above_all_controls and any(low <= 0 <= high for low, high in ends)
 
 
 def ladders(
@@ -153,19 +165,19 @@ def ladders(
             rungs = _rungs(rows, aucs, backbone, any_map, agreement)
             if all(rung.name != "teacher" for rung in rungs):
                 continue
-            gains, images = [], UNDEFINED
+            gains, images = [], dict[str, tuple[float, float]]()
+            if name == setup.primary and not compared.empty:
+                of = (compared["key_a"] == "student") & (compared["backbone"] == backbone)
+                lines = compared.loc[of, ["key_b", "image_low", "image_high"]].to_numpy(object)
+                images = {key: (float(low), float(high)) for key, low, high in lines}
             for key in any_map.among if any_map is not None else ():
                 ours, theirs = aucs["student"].align(aucs[key], join="inner")
                 if len(ours):
-                    gains.append(ControlGain(key, paired_difference(ours, theirs)))
-            if name == setup.primary and any_map is not None and not compared.empty:
-                of = (compared["key_a"] == "student") & (compared["key_b"] == any_map.control)
-                ends = compared.loc[of & (compared["backbone"] == backbone)]
-                for low, high in ends[["image_low", "image_high"]].to_numpy(float)[:1].tolist():
-                    images = low, high
+                    paired = paired_difference(ours, theirs)
+                    gains.append(ControlGain(key, paired, images.get(key, UNDEFINED)))
             planned = {one.arm.role for one in record.members if one.arm.backbone == backbone}
             missing = bool(planned & set(ANY_MAP) - {gain.control for gain in gains})
-            found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), images, missing))
+            found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), missing))
     return found
 
 
@@ -347,8 +359,12 @@ def _gain(here: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {"size": here["size"], "then": after["size"]} | own
 
 
-def enough(curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int]) -> Enough | None:
-    """Smallest number of annotated images for which no larger number gives a Student's `gain`."""
+def enough(
+    curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int], seeds: int = 0
+) -> Enough | None:
+    """Smallest number of annotated images for which no larger number gives a Student's `gain`;
+    None before all sizes have so many seeds.
+    """
     if curve.empty:
         return None
     mine = curve[(curve["backbone"] == backbone) & (curve["line"] == "student")]
@@ -356,13 +372,16 @@ def enough(curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int]
     if not {*sizes} <= {point["size"] for point in points}:
         return None
     gains = [[_gain(here, after) for after in points[at + 1 :]] for at, here in enumerate(points)]
-    if len(points) < 2 or any(np.isnan(gain["mean"]) for several in gains for gain in several):
+    if len(points) < 2 or any(
+        np.isnan(gain["mean"]) or gain["n"] < seeds for several in gains for gain in several
+    ):
         return None
     size, furthest = None, gains[-2][0]
     for several in gains[:-1]:
         sides = [excluded(step["low"], step["high"], gain) for step in several]
-        seeds = min(gain["n"] for gain in several)
-        if seeds > 2 and all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides):
+        if min(gain["n"] for gain in several) > 2 and all(
+            side in (Excluded.GAIN, Excluded.BOTH) for side in sides
+        ):
             size, furthest = several[0]["size"], max(several, key=lambda gain: gain["high"])
             break
     return Enough(size, *(furthest[name] for name in ("size", "then", "mean", "low", "high", "p")))
@@ -374,19 +393,22 @@ def more_marks(
     students: Sequence[str],
     sizes: Sequence[int],
     marked: Sequence[int],
-) -> tuple[float, int, int] | None:
+    seeds: int = 0,
+) -> tuple[float, int, int, str] | None:
     """Largest gain of the last step of a budget, or of all human maps over the Teacher's, that is
-    shown; with the numbers of images, of which `marked` has those annotated and with human maps.
+    shown; with the numbers of images, of which `marked` has those annotated and with human maps,
+    and the backbone.
     """
     gains = []
     for backbone in students if sizes else ():
-        step = enough(curve, backbone, RELEVANT_DIFFERENCE, sizes)
+        step = enough(curve, backbone, RELEVANT_DIFFERENCE, sizes, seeds)
         if step is not None and step.size is None and step.shown:
-            gains.append((step.gain, step.start, step.then))
+            gains.append((step.gain, step.start, step.then, backbone))
     alike = marked[0] == marked[1]
-    for rung in () if sizes or alike else (ladder.rung("human") for ladder in all_ladders):
+    for ladder in () if sizes or alike else all_ladders:
+        rung = ladder.rung("human")
         if rung is not None and rung.gain is not None and rung.gain.below == "teacher":
             gain = rung.gain.paired
-            if shown(gain.low, gain.high, gain.p) > 0:
-                gains.append((gain.mean, marked[0], marked[1]))
+            if gain.n >= seeds and shown(gain.low, gain.high, gain.p) > 0:
+                gains.append((gain.mean, marked[0], marked[1], ladder.backbone))
     return max(gains, default=None)

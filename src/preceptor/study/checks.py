@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -274,7 +273,9 @@ def estimate_seconds(
     jobs: int,
     rate: float = 0.0,
 ) -> float:
-    """Estimated wall time of steps in seconds; `rate`: seconds of an image, 0 = measured here."""
+    """Estimated wall time of steps in seconds, infinite if a batch does not fit into memory;
+    `rate`: seconds of an image, 0 = measured here.
+    """
     seconds = 0.0
     for step in steps:
         run = step.config
@@ -286,8 +287,7 @@ def estimate_seconds(
         key = repr((form, speed, len(classes), jobs))
         if not rate and key not in _rates:
             _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
-        if not math.isfinite(each := rate or _rates[key]):  # a batch does not fit into memory
-            continue
+        each = rate or _rates[key]  # infinite: a batch does not fit into memory
         images = step.cost
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs
