@@ -409,6 +409,17 @@ def test_cyborg_is_the_guided_loss(distance: Any, kind: Any, model: GuidedModel)
     assert all(map(torch.equal, state_after(model, new), state_after(model, old)))
 
 
+@pytest.mark.parametrize("name", ["latent", "faithful", "outside", "robust"])
+def test_changed_images_have_the_type_of_the_model(name: str) -> None:
+    torch.manual_seed(0)
+    backbone, arguments = NETWORKS["resnet"]
+    model = build_model(backbone, ["a", "b", "c"], input_size=32, backbone_args=arguments)
+    batch = batch_of(model)._replace(teacher=None)
+    batch = batch._replace(images=batch.images.bfloat16())
+    terms = terms_of(guidance_method(name), batch, model.bfloat16())
+    assert all(bool(term.isfinite().all()) for term in terms.values())
+
+
 def test_alpha_1_is_plain_cross_entropy(model: GuidedModel) -> None:
     batch, forward = batch_of(model.eval()), GuidedForward(model)
     loss, terms, logits = guided_objective(guidance_method("robust"), batch, forward, 1, 1)

@@ -47,13 +47,13 @@ def labels_of(manifest: Path) -> pd.Series:
     return table[table["split"] == "train"]["label"].reset_index(drop=True)
 
 
-def store_of(manifest: Path, folder: Path, value: float = 0.75) -> Path:
+def store_of(manifest: Path, folder: Path, value: float = 0.75, method: str = "cells") -> Path:
     table = pd.read_csv(manifest)
     names = table.loc[table["split"] == "train", "path"].to_numpy(object)
     maps = np.zeros((len(names), 4, 4), np.float16)
     maps[:, 1, 2] = value
     maps[:, 0, 0] = 0.25
-    info = StoreInfo("t", "cells", "squash", 32, ("marked", "plain"), {})
+    info = StoreInfo("t", method, "squash", 32, ("marked", "plain"), {})
     zeros = np.zeros(len(names), np.float32)
     write_store(folder, MapStore(info, names, maps, zeros.astype(np.int32), zeros))
     return folder
@@ -114,7 +114,8 @@ def test_an_image_that_is_marked_as_a_whole(whole: tuple[Path, int], kind: str) 
         assert rows.targets is not None
         assert rows.targets.weight[place] == 1
         assert not rows.maps_on_grid(places)[place].any()
-    rows = rows_of(manifest, CELLS, maps=source, labels="marks") if kind == "human" else None
+    marks = {"labels": "marks", "rows": "annotated"}
+    rows = rows_of(manifest, CELLS, maps=source, **marks) if kind == "human" else None
     assert rows is None or (rows.maps_on_grid(places)[place] == 1).all()
 
 
@@ -160,7 +161,10 @@ def test_a_mappers_maps_are_inverted_where_the_class_has_no_marks(
     assert torch.allclose(maps[plain][:, 1, 2], torch.tensor(0.25))
     assert (maps[~plain][:, 3, 3] == 0).all()
     assert (maps[plain][:, 3, 3] == 1).all()
-    evidence = source.model_copy(update={"marks": False})
+    unsaid = rows_of(manifest, maps=source.model_copy(update={"marks": False}))
+    assert torch.equal(unsaid.maps_on_grid(np.arange(24)), maps)  # the store says that it has marks
+    other = store_of(manifest, tmp_path / "other", method="cam")
+    evidence = MapSource(kind="store", path=other, identity="t")
     maps = rows_of(manifest, maps=evidence).maps_on_grid(np.arange(24))
     assert torch.allclose(maps[:, 1, 2], torch.tensor(0.75))  # of a Teacher: as they are
     for one, weight in ((source, 0), (evidence, 1)):  # normalized: classes with marks only

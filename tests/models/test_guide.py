@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import VisionTransformer
 
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
@@ -348,6 +349,16 @@ def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
     loss.backward()
     reached = [value.grad for value in module.last.parameters()]
     assert all(value is not None and bool(value.isfinite().all()) for value in reached)
+
+
+def test_a_new_vit_is_guided_although_its_head_is_zero() -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=2)
+    assert not network.heads.head.weight.any()
+    names = "heads.head", "encoder.layers.encoder_layer_0"
+    model = guide(network, *names, classes=CLASSES, input_size=32)
+    assert model.spec.cam == "gradcam"
+    assert not network.heads.head.weight.any()  # as it was
 
 
 def test_data_parallel_is_refused() -> None:

@@ -124,6 +124,7 @@ def test_grids() -> None:
         ({"guidances": {"x": {"method": "gradients"}}}, "not one of cyborg, evidence"),
         ({"guidances": {"x": {"method": "teach"}}}, "guidances.x: method teach takes"),
         ({"guidances": {"x": {"method": "rank", "distance": "mse"}}}, "x: distance is mse"),
+        ({"guidances": {"x": {"method": "rank", "cam_class": "decision"}}}, "add `map: decision`"),
         ({"controls": ["dfr"]}, "dfr_set"),
         ({"dfr_set": "val"}, "dfr_set"),
     ],

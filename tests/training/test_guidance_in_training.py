@@ -51,6 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mapper": {
         "training": {"distance": "cells", "head": "sigmoid", "pool": "top"},
         "labels": "marks",
+        "rows": "annotated",
         "alpha": 0.0,
     },
 }
@@ -249,6 +250,7 @@ def test_maps_of_the_input_are_changed_as_the_images(tmp_path: Path) -> None:
         ({"method": "teach"}, "the output of a Teacher for every batch"),
         ({"method": "rank", "distance": "mse"}, "set distance: l2"),
         ({"method": "evidence", "cam_source": "cyborg"}, "add up to the logits"),
+        ({"preset": {"distance": "cells"}, "cam_source": "cyborg"}, "add up to the logits"),
         ({"method": "rankk"}, "not one of cyborg, evidence"),
         ({"method": "rank", "preset": {"name": "hint"}}, "use method"),
         ({"method": "rank", "preset": "hints"}, "preset 'hints' is not one of hint, scr"),
@@ -340,6 +342,28 @@ def test_scikit_learn_finds_the_same_weights(
 
 def config(manifest: Path, **values: Any) -> RunConfig:
     return small(manifest, **({"maps": {"kind": "none"}, "training": SHORT} | values))
+
+
+def test_maps_of_weight_0_are_no_targets_of_validation(manifest: Path) -> None:
+    table = pd.read_csv(manifest)
+    rows = table["saliency"].notna() & (table["split"] == "val")
+    for of_use in (rows.index[rows][:1], []):
+        table["map_weight"] = 0
+        table.loc[of_use, "map_weight"] = 1
+        table.to_csv(manifest, index=False)
+        workspace, run = Workspace.open(manifest), config(manifest)
+        targets = validation_sets(workspace, build_untrained(workspace, run))["val"].targets
+        assert (0 if targets is None else (targets.weight > 0).sum()) == len(of_use)
+
+
+def test_quarter_turns_need_a_square_grid(manifest: Path) -> None:
+    workspace, turned = Workspace.open(manifest), {"augmentation": {"quarter_turns": True}}
+    run = config(manifest, maps={"kind": "human"}, training=SHORT | turned)
+    model = build_untrained(workspace, run)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(type(model), "guidable_grid", lambda self: (4, 2))
+        with pytest.raises(InputError, match="quarter_turns need maps with equal sides"):
+            guided_rows(workspace, run, model)
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])

@@ -62,7 +62,7 @@ def test_masks_of_other_classes_change_the_id(manifest: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
 def test_marks_that_are_labels_change_the_id(manifest: Path, tmp_path: Path, alpha: float) -> None:
     cells = SMALL.model_copy(update={"distance": "cells", "cam_class": "decision"})
-    config = small(manifest, training=cells, labels="marks", alpha=alpha)
+    config = small(manifest, training=cells, labels="marks", rows="annotated", alpha=alpha)
     table = pd.read_csv(manifest)
     row = table.index[(table["split"] == "train") & table["saliency"].notna()][0]
     table.loc[row, "saliency"], table["annotated"] = None, 1

@@ -161,6 +161,10 @@ class RunConfig(Settings):
                 f"labels: marks are those of human maps, and maps.kind is {self.maps.kind}; set it "
                 "to human"
             )
+        if self.labels == "marks" and self.rows == "all":
+            raise ValueError(
+                "labels: marks are known of examined images, and rows is all; set rows: annotated"
+            )
         if self.labels == "marks" and not takes_masks(self.training.distance):
             raise ValueError("labels is marks, and distance takes no masks; set distance: cells")
         if self.alpha == "auto" and self.training.by_method:

@@ -354,9 +354,9 @@ class Training(StudyTraining):
             )
         if isinstance(self.preset, Mapping) and "name" in self.preset:
             raise ValueError("preset has settings of the method, and name is none; use method")
-        if self.cam_source == "cyborg" and (
-            takes_masks(self.distance) or self.method == "evidence"
-        ):
+        preset = self.preset if isinstance(self.preset, Mapping) else {}
+        masks = takes_masks(self.distance) or takes_masks(preset.get("distance", "l2"))
+        if self.cam_source == "cyborg" and (masks or self.method == "evidence"):
             raise ValueError(
                 "the loss takes maps that add up to the logits, and those of the recipe cyborg "
                 "do not; choose a distance between normalized maps"

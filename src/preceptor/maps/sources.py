@@ -301,7 +301,9 @@ def build_map_targets(
     if not config.uses_maps:
         return None
     table, source = manifest.table.iloc[rows], config.maps
-    labels = table["label"].to_numpy()
+    labels, marks = table["label"].to_numpy(), source.marks
+    if source.kind == "store" and source.path is not None:
+        marks |= shows_marks(Path(source.path))
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
     as_masks = config.guided_by_masks
     placed = place_maps(source, config.training.fit, table, images, rows, scaled=as_masks)
@@ -312,7 +314,7 @@ def build_map_targets(
     usable = (index >= 0) | (has_human & keeps_human)
     masks = None
     marked = has_human
-    if config.labels == "class" and (as_masks or source.marks):
+    if config.labels == "class" and (as_masks or marks):
         marked = np.isin(labels, marked_classes(manifest, annotated))
     if as_masks:
         examined = manifest.annotated_mask[rows] & annotated[rows]
@@ -321,10 +323,10 @@ def build_map_targets(
             & ~has_human
             & (source.kind not in ("human", "store") or (examined & keeps_human))
         )
-        shows_marks = placed is None or source.marks
-        masks = Masks(whole, ~marked & ~whole & shows_marks, config.training.cell_full)
+        seen = placed is None or marks
+        masks = Masks(whole, ~marked & ~whole & seen, config.training.cell_full)
         usable |= whole
-    elif source.marks:
+    elif marks:
         # Scaled to [0, 1], a map without marks would be one of noise.
         usable &= marked | (has_human & keeps_human)
     if config.labels == "marks" and not has_human.any():

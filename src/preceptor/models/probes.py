@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import get_args
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 from preceptor.errors import InputError, reason
 from preceptor.models.features import ModuleNetwork, statistics
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.networks import classifiers
 from preceptor.models.spec import CamKind, ModelSpec, Tap
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils.process import evaluating, out_of_memory
@@ -82,14 +83,16 @@ def _other_values(
     ]
     kept = [value.clone() for value in (*own, *vectors)]
     try:
-        for value in own:
-            value.copy_(torch.randn(value.shape, generator=generator))
-        for value in vectors:
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        with torch.no_grad():
+            for value in own:
+                value.copy_(torch.randn(value.shape, generator=generator))
+            for value in vectors:
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
         yield
     finally:
-        for value, old in zip((*own, *vectors), kept, strict=True):
-            value.copy_(old)
+        with torch.no_grad():
+            for value, old in zip((*own, *vectors), kept, strict=True):
+                value.copy_(old)
 
 
 def _images(model: GuidedModel, generator: torch.Generator) -> Tensor:
@@ -103,7 +106,10 @@ def check_grad_cam(model: GuidedModel) -> str | None:
     """Check whether Grad-CAM can be computed and trained on a model."""
     generator = torch.Generator().manual_seed(0)
     try:
-        with evaluating(model), torch.enable_grad():
+        heads = (one for one in classifiers(model.backbone) if isinstance(one, nn.Linear))
+        zero = next((one for one in heads if not one.weight.any()), None)  # as in a new ViT
+        other = _other_values(model, zero, True, generator) if zero else nullcontext()
+        with evaluating(model), torch.enable_grad(), other:
             for name in model.norms_after_features():
                 if not statistics(model.backbone.get_submodule(name)):
                     return f"its {name} is batch norm without running statistics, where images meet"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -96,7 +96,7 @@ class Guidance(Settings):
 
     Args:
         distance: Distance of the guidance term.
-        cam_class: Map that is guided.
+        cam_class: Map that is guided, of a distance; a method has `map` in `preset`.
         method: Guidance method, see `preceptor.guidance_method`; cyborg without `preset` = the
             distance of the map. teach needs the output of a Teacher and is for own loops.
         preset: Published settings of the method by name, or settings, as in
@@ -110,6 +110,15 @@ class Guidance(Settings):
     distance: Distances | None = None
     cam_class: CamClass | None = None
     alphas: Alphas | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.cam_class and (self.method != "cyborg" or self.preset is not None):
+            raise ValueError(
+                f"cam_class is {self.cam_class}, which a method with its preset does not read; "
+                f"remove it, or add `map: {self.cam_class}` to the settings in `preset`"
+            )
+        return self
 
     def training(self, study: Training) -> Training:
         """Training settings of this way of guiding in a study."""

@@ -204,6 +204,8 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
     form = training.image_format(model.spec.input_size)
     which = workspace.training_rows(config)
     grid = model.guidable_grid() if config.guided else model.grid()
+    if training.augmentation.quarter_turns and grid[0] != grid[1]:
+        raise InputError(f"quarter_turns need maps with equal sides, not {grid}; set it to false")
     images = workspace.images(form, training.cache)
     targets = build_map_targets(config, manifest, images, which, workspace.human_maps_from(config))
     rows = workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid)

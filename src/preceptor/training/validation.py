@@ -42,7 +42,8 @@ def validation_sets(
     for name in workspace.manifest.eval_splits("val"):
         which = np.flatnonzero((table["split"] == name).to_numpy())
         has_map = (table["saliency"].iloc[which] != "").to_numpy()
-        targets = MapTargets.human(has_map) if has_map.any() else None
+        of_use = has_map & (table["map_weight"].iloc[which] > 0).to_numpy()
+        targets = MapTargets.human(of_use) if of_use.any() else None
         rows = workspace.rows(
             which, model.spec.image_format, cache=cache, targets=targets, grid=model.grid()
         )

@@ -40,7 +40,7 @@ def filled(images: Tensor, keep: Tensor, fill: Fill) -> Tensor:
         new = images.flatten(2)[:, :, order].view_as(images)
     else:
         new = images.roll(1, 0)
-    return torch.lerp(new, images, keep.expand_as(images))
+    return torch.lerp(new, images, keep.to(images.dtype).expand_as(images))
 
 
 @dataclass(config=CHECKED, kw_only=True)
@@ -56,7 +56,8 @@ class Robust(Guidance):
     def terms(self, batch: GuidanceBatch, forward: GuidedForward) -> dict[str, Tensor]:
         """CE(x + δ), |δ| ≤ ε m̄ for pgd, with standard deviation ε m̄ for noise."""
         forward()
-        x, limit = batch.images, self.epsilon * batch.outside
+        x = batch.images
+        limit = self.epsilon * batch.outside.to(x.dtype)
         if self.kind == "noise":
             change = limit * torch.randn_like(x)
         else:
