@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -42,14 +41,12 @@ class StudyResult:
         failed: Failed and blocked steps, by step id.
         missing: Steps that were not reached.
         computed: Number of steps computed in this call.
-        seconds: Wall time of this call.
     """
 
     folder: Path
     failed: dict[str, Failure] = field(default_factory=dict)
     missing: int = 0
     computed: int = 0
-    seconds: float = 0.0
 
 
 def run_study(
@@ -104,7 +101,6 @@ def run_study(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from error
-    started = time.monotonic()
     with _alone(out, tell):
         if note := other_study_note(study, out):
             tell(note)
@@ -140,7 +136,6 @@ def run_study(
                 status.count(graph)
             finally:
                 executor.close()
-                result.seconds = time.monotonic() - started
             result.failed = dict(graph.failed)
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 

@@ -77,7 +77,6 @@ def open_trackers(
     names: Sequence[str], study: StudyPlan, out: Path, uri: str | None, tell: Tell
 ) -> Trackers:
     """Open trackers of a study; one that cannot be opened is reported and omitted."""
-    check_trackers(names, uri)
     trackers = Trackers(tell)
     if "tensorboard" in names:
         trackers.add("tensorboard", lambda: TensorBoard(study, out, tell))

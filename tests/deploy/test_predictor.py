@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import preceptor
-from preceptor.data.geometry import CONSTANT_TOLERANCE, LEAST_SPREAD, normalized, render
+from preceptor.data.geometry import normalized, render
 from preceptor.data.images import ImageError, decode_image
 from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.prediction import Prediction, decide
@@ -21,8 +21,6 @@ from preceptor.deploy.predictor import BadImage, Predictor
 from preceptor.errors import InputError
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput
-from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
-from preceptor.saliency.maps import LEAST_SPREAD as LEAST_OF_TENSORS
 from preceptor.saliency.maps import normalize
 from tests.image_files import ImageFiles
 
@@ -297,4 +295,3 @@ def test_normalization_is_that_of_tensors() -> None:
     expected = normalize(torch.from_numpy(maps)).numpy()
     np.testing.assert_array_equal(normalized(maps), expected)
     assert not expected[1:5].any()
-    assert (CONSTANT_TOLERANCE, LEAST_SPREAD) == (OF_TENSORS, LEAST_OF_TENSORS)

@@ -204,7 +204,7 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
 def test_enough_is_where_a_gain_of_every_larger_number_is_excluded(
     values: dict[int, list[float]], size: int | None, start: int, then: int
 ) -> None:
-    found = enough(curve_of(values), "b", 0.01, [*values])
+    found = enough(curve_of(values), "b", [*values])
     assert found is not None
     assert (found.size, found.start, found.then) == (size, start, then)
 
@@ -214,7 +214,7 @@ def test_more_marks_are_no_hint_where_fewer_are_enough() -> None:
         50: [0.7, 0.71, 0.72, 0.7, 0.71, 0.72],
         200: [0.702, 0.713, 0.722, 0.703, 0.712, 0.722],
     }
-    step = enough(curve_of(small), "b", 0.01, [50, 200])
+    step = enough(curve_of(small), "b", [50, 200])
     assert step is not None
     assert (step.size, step.shown) == (50, True)
     assert more_marks([], curve_of(small), ["b"], [50, 200], (50, 200)) is None
@@ -229,11 +229,11 @@ def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
     noise = np.random.default_rng(0).normal(0, 0.0003, (5, 5))
     sizes = (25, 50, 100, 200, 400)
     curve = curve_of({size: list(0.7 + 0.009 * at + noise[at]) for at, size in enumerate(sizes)})
-    found = enough(curve, "b", 0.01, sizes)
-    assert enough(curve, "b", 0.01, [*sizes, 800]) is None  # not scored yet
+    found = enough(curve, "b", sizes)
+    assert enough(curve, "b", [*sizes, 800]) is None  # not scored yet
     assert found is not None
     assert (found.size, found.then) == (200, 400)
-    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", 0.01, [25])
+    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", [25])
     assert flat is not None
     assert flat.size is None  # equal numbers with every seed
 
@@ -241,11 +241,11 @@ def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
 def test_gains_are_paired_by_seed() -> None:
     curve = curve_of({10: [0.5, 0.6, 0.7], 20: [0.6, 0.7, 0.8]})
     curve.at[1, "seeds"] = [0, 2, 3]
-    found = enough(curve, "b", 0.01, [10, 20])
+    found = enough(curve, "b", [10, 20])
     # Seeds 0 and 2 are in both: 0.6 − 0.5 and 0.7 − 0.7.
     assert found is not None
     assert found.gain == pytest.approx(0.05)
-    assert enough(curve.iloc[:1], "b", 0.01, [10]) is None
+    assert enough(curve.iloc[:1], "b", [10]) is None
 
 
 @pytest.mark.parametrize(

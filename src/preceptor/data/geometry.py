@@ -20,8 +20,13 @@ from preceptor.config.settings import Fit, ImageFormat
 # Letterbox margins: the ImageNet mean color, about 0 after normalization for most backbones. One
 # value for all backbones, so that caches do not depend on the model.
 OUTSIDE_COLOUR = (124, 116, 104)
-# As in `saliency.maps`, which explains them and needs torch.
-CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
+# A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
+# and area averages of a constant map stay below 1e-6 of it.
+CONSTANT_TOLERANCE = 1e-5
+# Below this spread a map counts as constant whatever its values: its gradient, 1 ÷ spread and more,
+# would not fit float32, and infinities of both signs meet in a NaN. The smallest that any backbone
+# gave was 1e-6.
+LEAST_SPREAD = 1e-30
 MAP_SIDE = 128
 """Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 

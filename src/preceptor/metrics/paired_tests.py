@@ -121,31 +121,24 @@ def p_floor(n: int) -> float:
     return min(1.0, 2.0 / 2**n) if n <= EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
 
 
-def floor_note(n: int) -> str:
-    """Note on the smallest attainable p-value, as in "3 seeds: p cannot fall below 0.25"."""
-    return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {p_floor(n):.3g}"
+_HALF_WIDTH = 0.01
 
 
-def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsNeeded | None:
-    """Number of seeds for a given half width of the 95 % t interval of a paired difference.
+def seeds_needed(differences: npt.ArrayLike) -> SeedsNeeded | None:
+    """Number of seeds for a half width of 0.01 of the 95 % t interval of a paired difference.
 
-    The smallest n ≥ 2 with t(0.975, n − 1) · s / √n ≤ half_width. For `expected`, s is the
+    The smallest n ≥ 2 with t(0.975, n − 1) · s / √n ≤ 0.01. For `expected`, s is the
     standard deviation of the given differences, which is uncertain for few seeds. For `cautious`,
     s is its upper 80 % confidence bound s √((k − 1) / χ²(0.2, k − 1)), which is 2.1 s at k = 3
     seeds and 1.3 s at 10.
     """
     d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or not 0 < half_width < np.inf:
-        raise InputError(
-            f"differences of shape (seeds,) and a half width > 0 are needed: {d.shape}, "
-            f"{half_width}"
-        )
     k = len(d)
     if k < 2 or not np.isfinite(d).all():
         return None
     std = mean_std(d).std
     bound = std * float(np.sqrt((k - 1) / stats.chi2.ppf(0.2, k - 1)))
-    return SeedsNeeded(_fewest(std / half_width), _fewest(bound / half_width))
+    return SeedsNeeded(_fewest(std / _HALF_WIDTH), _fewest(bound / _HALF_WIDTH))
 
 
 def _fewest(ratio: float) -> int:
@@ -208,18 +201,13 @@ class Excluded(Enum):
 UNDEFINED = (math.nan, math.nan)  # an interval that is not known
 
 
-def excluded(
-    low: float, high: float, margin: float, images: tuple[float, float] = UNDEFINED
-) -> Excluded:
-    """Equivalence test of a difference by its confidence intervals.
+def excluded(low: float, high: float, images: tuple[float, float] = UNDEFINED) -> Excluded:
+    """Equivalence test of a difference within ±`RELEVANT_DIFFERENCE` by its confidence intervals.
 
     With 95 % intervals each of the two one-sided tests has the level 2.5 %. An interval without a
     width, as of two models with an AUC of 1 with every seed, is undefined.
     """
-    if not margin > 0:
-        raise InputError(f"The margin of an equivalence test must be above 0, not {margin}.")
-    if low > high:
-        raise InputError(f"The lower end of an interval, {low}, is above the upper end, {high}.")
+    margin = RELEVANT_DIFFERENCE
     if not (math.isfinite(low) and math.isfinite(high)):
         return Excluded.NEITHER
     if math.isfinite(images[0]) and math.isfinite(images[1]):

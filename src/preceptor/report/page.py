@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.metrics.auc import roc_curve
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, UNDEFINED, critical_difference
+from preceptor.metrics.paired_tests import UNDEFINED, critical_difference
 from preceptor.metrics.scores import stack
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.report import tables
@@ -431,7 +431,7 @@ def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure |
     by less than the relevant difference is marked.
     """
     curve, table, primary = results.budget, results.table, results.setup.primary
-    found = enough(curve, backbone, RELEVANT_DIFFERENCE, study.budgets)
+    found = enough(curve, backbone, study.budgets)
     curve = curve[(curve["backbone"] == backbone) & curve["mean"].notna()].sort_values("size")
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
     drawn, said = [], []

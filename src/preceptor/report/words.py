@@ -22,7 +22,6 @@ from preceptor.metrics.paired_tests import (
     Excluded,
     PairedResult,
     excluded,
-    floor_note,
     p_floor,
 )
 from preceptor.report.blocks import names_of, short
@@ -219,7 +218,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     if study.budgets:
         gain, winner = RELEVANT_DIFFERENCE, plan.winner()
         sizes, seeds = study.budgets, len(plan.seeds)
-        steps = {name: enough(results.budget, name, gain, sizes, seeds) for name in study.students}
+        steps = {name: enough(results.budget, name, sizes, seeds) for name in study.students}
         texts["budget"] = say(
             "budget",
             known=[(name, step) for name, step in steps.items() if step is not None],
@@ -283,7 +282,7 @@ def _counted(family: pd.DataFrame, by: str, seeds: int, backbones: int = 1) -> d
             name for name in ahead if len(significant(groups[name])[0]) == len(groups[name])
         ],
         "worse": significant(family)[1][by].astype(str).unique().tolist(),
-        "floor": floor_note(n) + missing,
+        "floor": f"{_seeds(n)}: p cannot fall below {p_floor(n):.3g}{missing}",
     }
 
 
@@ -374,7 +373,7 @@ def margin_words(low: float, high: float, images: tuple[float, float] = UNDEFINE
         Excluded.GAIN: f"a gain of {RELEVANT_DIFFERENCE:g} is excluded",
         Excluded.LOSS: f"a loss of {RELEVANT_DIFFERENCE:g} is excluded",
         Excluded.NEITHER: "",
-    }[excluded(low, high, RELEVANT_DIFFERENCE, images)]
+    }[excluded(low, high, images)]
     return f"{words} on these test images" if words and not np.isfinite(images).all() else words
 
 
@@ -389,7 +388,7 @@ def qualifying_words(line: Mapping[str, Any]) -> str:
     words = margin_words(low, high, images)
     if only_here(line):
         words = "not shown for other test images"
-    elif sign_of(line) and excluded(low, high, RELEVANT_DIFFERENCE, images) is not Excluded.BOTH:
+    elif sign_of(line) and excluded(low, high, images) is not Excluded.BOTH:
         words = ""
     return f"; {words}" if words else ""
 

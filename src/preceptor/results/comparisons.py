@@ -49,7 +49,6 @@ LEVEL = 0.05
 """Significance level of p-values."""
 BY_TEACHER = ("RQ1", "saliency")
 """Questions that compare probe Students by their Teachers."""
-HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 FALL = 0.15  # difference in AUC from which on sets are called apart
 
 
@@ -234,7 +233,7 @@ def _paired_line(
 ) -> dict[str, Any]:
     """Columns of a paired difference; without an interval over images, it is that over seeds."""
     by_seed = ours.to_numpy(float) - theirs.to_numpy(float)
-    paired, seeds = paired_difference(ours, theirs), seeds_needed(by_seed, HALF_WIDTH)
+    paired, seeds = paired_difference(ours, theirs), seeds_needed(by_seed)
     image_low, image_high = over_images or (paired.low, paired.high)
     return asdict(paired) | {
         "p_holm": np.nan,

@@ -18,7 +18,7 @@ import yaml
 from preceptor.config.files import dump_yaml
 from preceptor.errors import PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, Excluded, excluded, mean_std
+from preceptor.metrics.paired_tests import Excluded, excluded, mean_std
 from preceptor.metrics.scores import (
     deployed_scores,
     figure_rows,
@@ -384,7 +384,7 @@ def hints_of(plan: Plan, results: Results) -> Hints:
         return Hints(fall, best, coarse, more, bool(study.budgets), "marks" if more else "")
     ends = ["low", "high", "image_low", "image_high"]
     worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ends].to_numpy(float)
-    sides = [excluded(a, b, RELEVANT_DIFFERENCE, (c, d)) for a, b, c, d in worst]
+    sides = [excluded(a, b, (c, d)) for a, b, c, d in worst]
     nothing = all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides)
     return Hints(fall, best, coarse, more, bool(study.budgets), "nothing" if nothing else "")
 

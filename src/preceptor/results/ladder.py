@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from preceptor.metrics.paired_tests import (
-    RELEVANT_DIFFERENCE,
     UNDEFINED,
     Excluded,
     PairedResult,
@@ -360,9 +359,9 @@ def _gain(here: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def enough(
-    curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int], seeds: int = 0
+    curve: pd.DataFrame, backbone: str, sizes: Sequence[int], seeds: int = 0
 ) -> Enough | None:
-    """Smallest number of annotated images for which no larger number gives a Student's `gain`;
+    """Smallest number of annotated images for which no larger number gives a relevant gain;
     None before all sizes have so many seeds.
     """
     if curve.empty:
@@ -378,7 +377,7 @@ def enough(
         return None
     size, furthest = None, gains[-2][0]
     for several in gains[:-1]:
-        sides = [excluded(step["low"], step["high"], gain) for step in several]
+        sides = [excluded(step["low"], step["high"]) for step in several]
         if min(gain["n"] for gain in several) > 2 and all(
             side in (Excluded.GAIN, Excluded.BOTH) for side in sides
         ):
@@ -401,7 +400,7 @@ def more_marks(
     """
     gains = []
     for backbone in students if sizes else ():
-        step = enough(curve, backbone, RELEVANT_DIFFERENCE, sizes, seeds)
+        step = enough(curve, backbone, sizes, seeds)
         if step is not None and step.size is None and step.shown:
             gains.append((step.gain, step.start, step.then, backbone))
     alike = marked[0] == marked[1]

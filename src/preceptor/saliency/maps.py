@@ -12,17 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from preceptor.data.geometry import CONSTANT_TOLERANCE, LEAST_SPREAD
 from preceptor.errors import InputError
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils.process import evaluating
-
-# A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
-# and area averages of a constant map stay below 1e-6 of it.
-CONSTANT_TOLERANCE = 1e-5
-# Below this spread a map counts as constant whatever its values: its gradient, 1 ÷ spread and more,
-# would not fit float32, and infinities of both signs meet in a NaN. The smallest that any backbone
-# gave was 1e-6.
-LEAST_SPREAD = 1e-30
 
 
 def informative(maps: Tensor) -> Tensor:
