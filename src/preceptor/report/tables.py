@@ -65,8 +65,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         if line is None:
             return Cell()
         notes = [_setting_note(row, row.arms[column]) if column in row.arms else ""]
-        if line["n"] != len(plan.seeds):
-            notes.append(f"{line['n']} of {len(plan.seeds)} seeds")
+        notes.append(_seeds_note(results, line["n"]))
         if results.is_trained_on(row.key, evaluation):
             notes.append("trained on this set")
         is_best = results.may_be_best(row.key, evaluation) and line["mean"] == best[column]
@@ -89,6 +88,18 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
 def _spread(line: dict[str, Any], prefix: str = "") -> str:
     mean, std = ("mean", "std") if not prefix else (prefix, f"{prefix}_std")
     return mean_std_text(line[mean], line[std])
+
+
+def _seeds_note(results: Results, n: int) -> str:
+    """Number of seeds of a mean; "" if it has all, or none."""
+    seeds = len(results.setup.seeds)
+    return f"{n} of {seeds} seeds" if 0 < n < seeds else ""
+
+
+def _mean_cell(results: Results, values: Sequence[float] | pd.Series) -> Cell:
+    """Mean ± std of the values that are known, with a note if some are not."""
+    known = [value for value in values if not math.isnan(value)]
+    return Cell(mean_std_text(*mean_std(known)), _seeds_note(results, len(known)))
 
 
 def _setting_note(row: Row, arm: Arm) -> str:
@@ -115,6 +126,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
         cells = [
             Cell(
                 _spread(mine[key]),
+                _seeds_note(results, mine[key]["n"]),
                 best=results.may_be_best(key, evaluation) and mine[key]["mean"] == best,
             )
             if key in mine
@@ -146,7 +158,7 @@ def worst_source_table(results: Results, evaluation: str, backbone: str) -> Tabl
     titles, lines = {row.key: row.heading for row in results.setup.rows}, []
     for key, part in by_row.items():
         spreads = [worst[key]["accuracy"], part.mean()["accuracy"], worst[key]["auc"]]
-        cells = [Cell(mean_std_text(*mean_std(spread.dropna()))) for spread in spreads]
+        cells = [_mean_cell(results, spread) for spread in spreads]
         if "student" in worst and key != "student":
             ours, theirs = worst["student"]["accuracy"], worst[key]["accuracy"]
             seeds = ours.index.intersection(theirs.index)
@@ -486,10 +498,7 @@ def _rate_table(
             if any(note for _, note in values):
                 cells.append(Cell(TOO_SMALL))
             else:
-                known_values = [value for value, _ in values if not math.isnan(value)]
-                n, seeds = len(known_values), len(results.setup.seeds)
-                note = f"{n} of {seeds} seeds" if 0 < n < seeds else ""
-                cells.append(Cell(mean_std_text(*mean_std(known_values)), note))
+                cells.append(_mean_cell(results, [value for value, _ in values]))
         lines.append(Line(row.heading, cells, row.key == "student"))
     return Table(caption, "", [*columns], lines) if lines else None
 
@@ -513,7 +522,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     lines = []
     for row, part in _arms(results, whole_set(results.figures, evaluation), backbone):
         mine = part.drop_duplicates("seed")
-        cells = [Cell(mean_std_text(*mean_std(mine[name].dropna()))) for name in names]
+        cells = [_mean_cell(results, mine[name]) for name in names]
         lines.append(Line(row.heading, cells, row.key == "student"))
     caption = (
         f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is by "
