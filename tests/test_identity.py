@@ -273,6 +273,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.augmentation.outside_strength": {"training.augmentation.outside": "noise"},
     "training.consistency": {"training.augmentation.outside": "noise"},
     "labels": {
+        "rows": "annotated",
         "training.distance": "cells",
         "training.cam_class": "decision",
         "maps.kind": "human",
