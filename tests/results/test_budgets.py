@@ -275,4 +275,4 @@ def test_without_a_student_of_every_number_nothing_is_said(
     lacking = (results.budget["size"] == 12) & (results.budget["line"] == "student")
     part = replace(results, budget=results.budget[~lacking])
     assert {4, 12} <= {*part.budget["size"]}  # those of other lines are there
-    assert "have not been scored yet" in answers(finished, part)["budget"]
+    assert "have not been scored with all seeds yet" in answers(finished, part)["budget"]
