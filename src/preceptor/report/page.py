@@ -431,7 +431,7 @@ def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure |
     by less than the relevant difference is marked.
     """
     curve, table, primary = results.budget, results.table, results.setup.primary
-    found = enough(curve, backbone, study.budgets)
+    found = enough(curve, backbone, study.budgets, len(results.setup.seeds))
     curve = curve[(curve["backbone"] == backbone) & curve["mean"].notna()].sort_values("size")
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
     drawn, said = [], []
