@@ -7,6 +7,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 _USER = re.compile(r"(?<=://)[^\s/]*@")
 # A signature is as good as a password. The name of a member follows the address of its shard.
@@ -53,6 +54,12 @@ class HeldError(PreceptorError):
 
 class LeaseLostError(PreceptorError):
     """Another process took over the lease of this one."""
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Refuse an argument that is not one of the values of its `Literal` type."""
+    if value not in get_args(choices):
+        raise InputError(f"{name} {value!r}: write {', '.join(get_args(choices))}")
 
 
 def is_control(letter: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from preceptor.config.run import RiseSettings, RunConfig
-from preceptor.config.training import Training
+from preceptor.config.training import CamClass, Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
@@ -104,6 +104,22 @@ def test_what_was_ended_goes_on_from_its_shards(data: Path, model: Path, tmp_pat
     assert_same(read_store(out), direct)
     with pytest.raises(InputError, match="it has a map store; remove it, or name a new folder"):
         annotate_in_shards(other, manifest, out)
+
+
+def test_a_teacher_of_decision_maps_marks_with_them(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "maps"
+    options = flags(out=out, map_of="decision", threads=1)
+    assert here("annotate", model, data, *options).code == 0
+    made = read_store(out)
+    manifest = Manifest.read(data)
+    kinds: tuple[CamClass, CamClass] = ("decision", "label")
+    decision, label = (
+        annotate(loaded(model), manifest, out=tmp_path / kind, cam_class=kind) for kind in kinds
+    )
+    assert_same(made, decision, 1e-6)
+    assert not np.allclose(made.maps, label.maps, atol=0.01)
 
 
 def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:

@@ -61,10 +61,19 @@ def test_a_backbone_that_breaks_the_cam_gets_grad_cam(
         check_cam_identity(model)
 
 
-def test_an_unknown_kind_of_map_is_refused() -> None:
-    wrong: Any = "grad-cam"
-    with pytest.raises(InputError, match="cam 'grad-cam': write auto, cam, gradcam"):
-        build_model("test_resnet", ["a", "b"], input_size=64, cam=wrong)
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("cam", "auto, cam, gradcam"),
+        ("cam_source", "head_input, cyborg"),
+        ("fit", "squash, letterbox, crop"),
+        ("head", "softmax, sigmoid"),
+    ],
+)
+def test_an_unknown_choice_is_refused(name: str, choices: str) -> None:
+    wrong: dict[str, Any] = {name: "other"}
+    with pytest.raises(InputError, match=f"{name} 'other': write {choices}"):
+        build_model("test_resnet", ["a", "b"], input_size=64, **wrong)
 
 
 @pytest.mark.parametrize(

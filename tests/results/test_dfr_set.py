@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from preceptor.report.tables import fixed_rate_table, set_table, source_table
@@ -37,12 +39,22 @@ def test_it_is_not_the_best_on_its_own_set(
     assert table is not None
     assert [line.heading for line in table.lines if line.cells[0].best] == [titles[best]]
     notes = {line.heading: line.cells[0].note for line in table.lines}
-    assert ("trained on this set" in notes[titles["dfr"]]) == (name == OWN)
+    assert ("trained on images of this set" in notes[titles["dfr"]]) == (name == OWN)
     by_source = source_table(results, name, BACKBONE)
     assert by_source is not None
     place = [row.key for row in results.setup.rows].index(best)
     for line in by_source.lines:
         assert [cell.best for cell in line.cells].index(True) == place
+
+
+def test_it_is_not_the_best_on_a_set_that_borrows_images_of_its_own(
+    both: tuple[Plan, Results],
+) -> None:
+    record = both[1].record
+    results = replace(both[1], record=replace(record, setup=replace(record.setup, negatives=OWN)))
+    assert not results.may_be_best("dfr", "val")
+    assert results.may_be_best("student", "val")
+    assert results.may_be_best("dfr", PRIMARY)
 
 
 def test_it_has_no_threshold(both: tuple[Plan, Results]) -> None:

@@ -17,6 +17,7 @@ from preceptor.cli.options import (
     CacheDirOption,
     CacheOption,
     CalibrationMethod,
+    CamClass,
     DeviceOption,
     ManifestPath,
     MapFiles,
@@ -75,6 +76,7 @@ def annotate(
     out: Annotated[Path, typer.Option()],
     method: str = "cam",
     split: str = "train",
+    map_of: CamClass = "label",
     max_masks: Annotated[int, typer.Option(min=2, max=10_000_000)] = 8000,
     tolerance: Annotated[float, Number(min=0, max=0.99)] = 0.05,
     threads: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
@@ -91,6 +93,8 @@ def annotate(
         out: Folder of the map store.
         method: Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.
         split: Images: train, all, or the name of a split.
+        map_of: Map of the label, of the predicted class, or (with cam) a decision map, for a Teacher
+            that was trained with decision maps.
         max_masks: Maximum number of RISE masks per image.
         tolerance: Largest error of a RISE map; maps with a larger error do not guide.
         threads: CPU threads.
@@ -108,6 +112,7 @@ def annotate(
         out,
         method,
         splits=split,
+        cam_class=map_of,
         cache=cache,
         cache_dir=cache_dir,
         rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),

@@ -22,6 +22,7 @@ from preceptor.utils.text import argument_descriptions
 
 CalibrationMethod = Literal["temperature", "isotonic"]
 Cache = Literal["memmap", "none"]
+CamClass = Literal["label", "predicted", "decision"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
 LabelOrder = Literal["random", "source"]

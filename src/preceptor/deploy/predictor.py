@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from preceptor.deploy.prediction import (
     find_threshold,
     joined,
 )
-from preceptor.errors import InputError, one_line
+from preceptor.errors import InputError, check_choice, one_line
 from preceptor.utils.process import core_count
 from preceptor.utils.results import file_digest
 
@@ -338,8 +338,7 @@ def load(
         from preceptor.config.training import Precision as Known
         from preceptor.deploy.network import TorchNetwork
 
-        if precision not in get_args(Known):
-            raise InputError(f"precision {precision!r}: write {', '.join(get_args(Known))}")
+        check_choice("precision", precision, Known)
         network = TorchNetwork.open(path, device=device, precision=precision)
         return Predictor(network, threshold=threshold, **settings)
     if precision != "32-true":

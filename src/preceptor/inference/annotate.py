@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from preceptor.config.training import CamClass, Precision
 from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
-from preceptor.errors import HeldError, InputError
+from preceptor.errors import HeldError, InputError, check_choice
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.maps.store import MapStore, StoreInfo, is_store, read_store, write_store
 from preceptor.models.build import load_model
@@ -105,8 +105,7 @@ def compute_maps(
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
-    if cam_class not in get_args(CamClass):
-        raise InputError(f"cam_class {cam_class!r}: write {', '.join(get_args(CamClass))}")
+    check_choice("cam_class", cam_class, CamClass)
     if model.spec.image_classes is None and method != "cells" and cam_class == "label":
         raise InputError(f"method {method}: a mapper has no map of a label; use cells")
     if method == "cells" and model.spec.image_classes is not None and len(model.spec.classes) > 2:
@@ -122,7 +121,7 @@ def compute_maps(
         maps, classes = predictions.cams, predictions.cam_classes
     else:
         if cam_class == "decision":
-            raise InputError("cam_class: decision needs method cam; remove it, or use cam")
+            raise InputError("decision maps are of method cam; use cam, or another map")
         predictions = predict(model, rows)
         classes = rows.labels if cam_class == "label" else predictions.probabilities.argmax(1)
     if method not in METHOD_NAMES.own:
@@ -162,6 +161,7 @@ def annotate_in_shards(
     method: Method = "cam",
     *,
     splits: str = "train",
+    cam_class: CamClass = "label",
     rise: RiseSettings | None = None,
     threads: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -192,7 +192,7 @@ def annotate_in_shards(
     shards = shards_of(table, splits, forwards_of(method, rise))
     # The same weights with another pooling have other maps.
     made_by = [whose, asdict(loaded.spec), rise and rise.model_dump(mode="json")]
-    made_of = [workspace.hashes.of(rows_of(table, splits), None), splits, method]
+    made_of = [workspace.hashes.of(rows_of(table, splits), None), splits, method, cam_class]
     sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
     work = out / PARTIAL_FOLDER / digest([made_by, made_of, sources])
     if out.is_file():
@@ -206,8 +206,15 @@ def annotate_in_shards(
             for folder, shard in zip(folders, shards, strict=True):
                 if not is_finished(folder):
                     folder.mkdir(parents=True, exist_ok=True)
+                    chosen = shard.rows(table)
                     made = compute_maps(
-                        loaded, workspace, shard.rows(table), method, rise=rise, cache=cache
+                        loaded,
+                        workspace,
+                        chosen,
+                        method,
+                        cam_class=cam_class,
+                        rise=rise,
+                        cache=cache,
                     )
                     write_store(folder, made)
                     finish(folder, {"kind": "maps"})

@@ -22,7 +22,7 @@ from torch import nn
 
 from preceptor.config.files import validated
 from preceptor.config.settings import Fit, NetworkFactory
-from preceptor.errors import InputError, PreceptorError, reason
+from preceptor.errors import InputError, PreceptorError, check_choice, reason
 from preceptor.models.custom import (
     NetworkParts,
     check_classes,
@@ -106,6 +106,9 @@ def build_model(
     """
     classes = tuple(classes)
     check_classes(classes, positive, in_chans)
+    check_choice("fit", fit, Fit)
+    check_choice("head", head, Head)
+    check_choice("cam_source", cam_source, CamSource)
     if head == "sigmoid" and len(classes) != 2:
         raise InputError(
             f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.config.settings import Fit, NetworkFactory
-from preceptor.errors import InputError, reason
+from preceptor.errors import InputError, check_choice, reason
 from preceptor.models.features import ModuleNetwork, logits_in
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import with_saliency
@@ -95,6 +95,7 @@ def guide(
     """
     classes = tuple(classes)
     check_classes(classes, positive, in_chans)
+    check_choice("fit", fit, Fit)
     name = name or type(module).__name__
     for what, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != in_chans:

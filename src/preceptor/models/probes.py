@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.errors import InputError, reason
+from preceptor.errors import InputError, check_choice, reason
 from preceptor.models.features import ModuleNetwork, statistics
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import classifiers
@@ -144,8 +143,7 @@ def with_saliency(
 
     `make` makes the model of a specification; `taps` has the words for each tap in messages.
     """
-    if cam not in get_args(CamKind):
-        raise InputError(f"cam {cam!r}: write {', '.join(get_args(CamKind))}")
+    check_choice("cam", cam, CamKind)
     why: list[str] = []
     if cam != "gradcam":
         model = make(spec)

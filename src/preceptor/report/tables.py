@@ -67,7 +67,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         notes = [_setting_note(row, row.arms[column]) if column in row.arms else ""]
         notes.append(_seeds_note(results, line["n"]))
         if results.is_trained_on(row.key, evaluation):
-            notes.append("trained on this set")
+            notes.append("trained on images of this set")
         is_best = results.may_be_best(row.key, evaluation) and line["mean"] == best[column]
         return Cell(_spread(line), ", ".join(filter(None, notes)), is_best)
 

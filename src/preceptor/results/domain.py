@@ -27,6 +27,7 @@ from preceptor.metrics.scores import (
     set_auc,
     validation_rows,
 )
+from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.comparisons import FALL, Fall, compare, correct, largest_fall, shares
 from preceptor.results.ladder import Ladder, budget_curve, ladder_table, ladders, more_marks
 from preceptor.results.record import (
@@ -123,8 +124,10 @@ class Results:
         return key not in ("ceiling", "mapper_all") and not self.is_trained_on(key, evaluation)
 
     def is_trained_on(self, key: str, evaluation: str) -> bool:
-        """Whether the models of a row are trained on an evaluation set."""
-        return key == "dfr" and evaluation == self.setup.dfr_set
+        """Whether the models of a row are trained on images that a set has or borrows."""
+        chosen = self.setup.dfr_set
+        borrows = chosen == self.setup.negatives and kind_or_none(evaluation) == "val"
+        return key == "dfr" and (evaluation == chosen or borrows)
 
     @property
     def family(self) -> pd.DataFrame:
