@@ -93,8 +93,8 @@ def annotate(
         out: Folder of the map store.
         method: Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.
         split: Images: train, all, or the name of a split.
-        map_of: Map of the label, of the predicted class, or (with cam) a decision map, for a Teacher
-            that was trained with decision maps.
+        map_of: Map of the label, of the predicted class, or (with cam) a decision map, for Teachers
+            that were trained with decision maps.
         max_masks: Maximum number of RISE masks per image.
         tolerance: Largest error of a RISE map; maps with a larger error do not guide.
         threads: CPU threads.
