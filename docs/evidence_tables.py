@@ -782,6 +782,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "clothes": partial(guidance, "clothes", 60),
     "cracks": partial(guidance, "cracks_x", 20, "cracks"),
+    "spots": partial(guidance, "spots_x", 20),
     "mri": partial(guidance, "mri", 20),
     "waterbirds": partial(
         published_order,
