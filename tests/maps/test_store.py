@@ -32,7 +32,7 @@ def make(count: int, grid: tuple[int, int] = (7, 7), seed: int = 0) -> MapStore:
 
 def assert_equal(one: MapStore, other: MapStore) -> None:
     assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+    for name in ("paths", "maps", "classes", "scores", "error"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None) == (b is None)
         if a is not None:
@@ -61,12 +61,7 @@ def test_a_smaller_store_replaces_a_larger_one(
 def rich(count: int, seed: int = 0) -> MapStore:
     """A store with everything that one may keep."""
     generator = np.random.default_rng(seed + 100)
-    share = generator.random(count).astype(np.float32)
-    return replace(
-        make(count, seed=seed),
-        probabilities=np.stack([share, 1 - share], axis=1),
-        error=generator.random(count).astype(np.float32),
-    )
+    return replace(make(count, seed=seed), error=generator.random(count).astype(np.float32))
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 11])
@@ -82,7 +77,7 @@ def test_several_shards_of_everything(
         assert_equal(found, store)
     assert len(found.paths) == count
     found = read_store(tmp_path, columns=("error",))
-    assert found.probabilities is None
+    assert not found.maps.size
     np.testing.assert_array_equal(found.error, store.error)
 
 

@@ -106,7 +106,6 @@ def test_every_teacher_marks_in_both_ways(finished: Path) -> None:
     assert methods == sorted((method, one) for method in ("cam", "rise") for one in teachers)
     for store in found:
         assert store.maps.shape == (24, 4, 4)
-        assert store.probabilities is not None
         if store.info.method == "cam":
             assert store.error is None
             continue

@@ -241,8 +241,6 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert store.maps.shape == (24, *model.grid())
     assert np.isfinite(store.maps).all()
     assert (store.maps.max((1, 2)) == 1).all()
-    assert store.probabilities is not None
-    np.testing.assert_allclose(store.probabilities.sum(1), 1, atol=1e-5)
     turned = annotate(
         model,
         workspace.manifest,
@@ -250,8 +248,7 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
         workspace=workspace,
         cam_class="predicted",
     )
-    assert turned.probabilities is not None
-    assert (turned.classes == turned.probabilities.argmax(1)).all()
+    assert (turned.scores >= 0.5).all()
     rows = workspace.rows(workspace.split_rows("val"), model.spec.image_format, model.spec.classes)
     found, bare = predict(model, rows, cams="predicted"), predict(model, rows)
     assert bare.cams is None

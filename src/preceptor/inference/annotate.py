@@ -131,7 +131,6 @@ def compute_maps(
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
-    probabilities = predictions.probabilities.astype(np.float32)
     return MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
@@ -144,8 +143,7 @@ def compute_maps(
         workspace.manifest.table["name"].to_numpy(object)[chosen],
         (maps if method == "cells" else normalize(maps)).numpy().astype(np.float16),
         classes.astype(np.int32),
-        probabilities[np.arange(len(chosen)), classes],
-        probabilities,
+        predictions.probabilities[np.arange(len(chosen)), classes].astype(np.float32),
         error=error,
     )
 
@@ -322,7 +320,7 @@ def joined(stores: Sequence[MapStore]) -> MapStore:
     if "masks" in settings:
         settings["masks"] = sum(int(store.info.settings["masks"]) for store in stores)
     together: dict[str, Any] = {}
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+    for name in ("paths", "maps", "classes", "scores", "error"):
         parts = [getattr(store, name) for store in stores]
         together[name] = None if parts[0] is None else np.concatenate(parts)
     return MapStore(replace(first.info, settings=settings), **together)

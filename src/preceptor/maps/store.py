@@ -2,10 +2,9 @@
 
 One row per image: `path` (as in the manifest), `height` and `width` of the grid, `map` (float16,
 row-major, min-max normalized; probabilities of a mark for method cells), `class` of the map,
-`score` (probability of that class). Optional columns: `probabilities` (one float32 per class of the
-Teacher, in its order) and `error` (float32, for RISE: 1 − estimated correlation of the map with its
-limit). The metadata contains the Teacher, the method and the part of the image that the grid
-covers: the canvas of `side` pixels under `fit`, see `geometry.fit_box`.
+`score` (probability of that class). Optional column: `error` (float32, for RISE: 1 − estimated
+correlation of the map with its limit). The metadata contains the Teacher, the method and the part
+of the image that the grid covers: the canvas of `side` pixels under `fit`, see `geometry.fit_box`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from preceptor.errors import InputError
 from preceptor.utils.files import replacing
 
 SHARD_ROWS = 100_000
-# Optional columns, which external maps may lack.
-OPTIONAL = ("probabilities", "error")
 # Error of a map with as much noise as signal: 1 − the square root of a reliability of ½.
 HALF_NOISE = 1 - 0.5**0.5
 _KEY = b"preceptor"
@@ -59,7 +56,6 @@ class MapStore:
     maps: NDArray[np.float16]  # (n, h, w)
     classes: NDArray[np.int32]  # (n,) class of each map, an index into info.classes
     scores: NDArray[np.float32]  # (n,) probability of that class
-    probabilities: NDArray[np.float32] | None = None  # (n, C), in the order of info.classes
     # (n,) 1 − estimated correlation of each map with its limit for infinitely many masks.
     error: NDArray[np.float32] | None = None
 
@@ -102,11 +98,6 @@ def write_store(folder: Path, store: MapStore) -> None:
             "class": pa.array(store.classes[part].astype(np.int32)),
             "score": pa.array(store.scores[part].astype(np.float32)),
         }
-        if store.probabilities is not None:
-            flat = pa.array(store.probabilities[part].astype(np.float32).ravel())
-            columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
-                flat, len(store.info.classes)
-            )
         if store.error is not None:
             columns["error"] = pa.array(store.error[part].astype(np.float32))
         table = pa.table(columns).replace_schema_metadata(metadata)
@@ -126,7 +117,7 @@ def is_store(folder: Path) -> bool:
 
 
 def read_store(
-    folder: Path, columns: Sequence[str] = ("map", "class", "score", *OPTIONAL)
+    folder: Path, columns: Sequence[str] = ("map", "class", "score", "error")
 ) -> MapStore:
     """Read a map store."""
     shards = sorted(folder.glob("maps-*.parquet"))
@@ -140,7 +131,6 @@ def read_store(
         values = json.loads(infos.pop())
         table = pa.concat_tables(tables)
         info = StoreInfo(**(values | {"classes": tuple(values["classes"])}))
-        probabilities = _probabilities(table, len(info.classes))
         maps = _maps(table) if "map" in columns else np.zeros((0, 0, 0), np.float16)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"map store {folder}: damaged: {error}") from error
@@ -150,24 +140,15 @@ def read_store(
         maps,
         table["class"].to_numpy() if "class" in columns else np.zeros(0, np.int32),
         table["score"].to_numpy() if "score" in columns else np.zeros(0, np.float32),
-        probabilities,
         table["error"].to_numpy() if "error" in table.column_names else None,
     )
 
 
 def _read(shard: Path, columns: Sequence[str]) -> pa.Table:
-    """Read the given columns; optional columns that are missing are skipped."""
-    there: list[str] = pq.read_schema(shard).names if set(columns) & set(OPTIONAL) else []
-    wanted = [name for name in columns if name not in OPTIONAL or name in there]
+    """Read the given columns; the optional `error` is skipped where it is missing."""
+    lacks = "error" in columns and "error" not in pq.read_schema(shard).names
+    wanted = [name for name in columns if not (lacks and name == "error")]
     return pq.read_table(shard, columns=["path", "height", "width", *wanted])
-
-
-def _probabilities(table: pa.Table, classes: int) -> NDArray[np.float32] | None:
-    """(n, classes) probabilities, or None if the column was not read."""
-    if "probabilities" not in table.column_names:
-        return None
-    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(len(table), classes)
 
 
 def _maps(table: pa.Table) -> NDArray[np.float16]:
