@@ -41,14 +41,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.to_csv(manifest, index=False)
     names = table["path"][table["split"] == "train"].to_numpy(object)
     generator = np.random.default_rng(0)
-    share = generator.random(len(names)).astype(np.float32)
+    scores = generator.random(len(names)).astype(np.float32)
     store = MapStore(
         StoreInfo("teacher", "cam", "squash", 32, ("marked", "plain"), {}),
         names,
         generator.random((len(names), 4, 4)).astype(np.float16),
         np.zeros(len(names), np.int32),
-        share,
-        np.stack([share, 1 - share], 1),
+        scores,
     )
     write_store(folder / "maps", store)
     write_store(folder / "other-maps", store)  # the same content elsewhere

@@ -131,7 +131,6 @@ def make_data(folder: Path) -> Path:
         generator.random((8, 4, 4)).astype(np.float16),
         (np.arange(8) % 2).astype(np.int32),
         np.full(8, 0.5, np.float32),
-        np.full((8, 2), 0.5, np.float32),
     )
     write_store(folder / "teacher", store)
     text = "\n".join(rows) + "\n"

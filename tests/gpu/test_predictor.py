@@ -57,7 +57,7 @@ def test_maps_are_those_of_the_cpu(
 
     expected, found = made(torch.device("cpu")), made(device)
     np.testing.assert_allclose(found.maps, expected.maps, atol=ROUNDING)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     assert found.info.settings == expected.info.settings
 
 
