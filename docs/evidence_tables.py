@@ -493,8 +493,8 @@ def _aucs_of_ways(scored: pd.DataFrame) -> dict[tuple[str, str], dict[int, float
     }
 
 
-def _rows_of_ways(scored: pd.DataFrame, mark: str) -> list[list[str]]:
-    """A row for each guidance method, whose name has a mark."""
+def _rows_of_ways(scored: pd.DataFrame, mark: str, epochs: bool) -> list[list[str]]:
+    """A row for each guidance method, whose name has a mark; with the AUCs of two epochs."""
     means = scored[scored["role"] == "student"].groupby("guidance")[["selected", "last"]].mean()
     aucs, alphas = _aucs_of_ways(scored), scored.set_index("guidance")["alpha"]
     sides = {
@@ -509,26 +509,23 @@ def _rows_of_ways(scored: pd.DataFrame, mark: str) -> list[list[str]]:
             cells.append(number(float(np.mean([*own.values()]))))
             for key in others:
                 cells.append(paired(own, aucs[key, way] if key else aucs["baseline2", "l2"]).text)
-        cells += (
-            [", ".join(number(one) for one in means.loc[way])]
-            if means.notna().all(axis=None)
-            else []
-        )
+        cells += [", ".join(number(one) for one in means.loc[way])] if epochs else []
         rows.append(cells)
     return rows
 
 
-def guidance(data: str, marked: int, earlier: str = "") -> str:
+def guidance(data: str, marked: int, earlier: str = "", epochs: bool = False) -> str:
     """Guidance methods with the Teacher's maps and with people's maps; those of an earlier study
-    of the same images on another machine have a mark, and differences are within a study.
+    of the same images on another machine have a mark, and differences are within a study. `epochs`
+    adds the AUC on validation at the selected and at the last epoch.
     """
     every = pd.read_csv(EVIDENCE / "other" / "guidance.csv")
-    rows = _rows_of_ways(every[every["data"] == data], "")
-    rows += _rows_of_ways(every[every["data"] == earlier], " ²") if earlier else []
+    rows = _rows_of_ways(every[every["data"] == data], "", epochs)
+    rows += _rows_of_ways(every[every["data"] == earlier], " ²", epochs) if earlier else []
     aucs = _aucs_of_ways(every[every["data"] == data])
     header = ["method", "Student", "− shuffled", "− people's maps, shuffled", "− centered map"]
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
-    header += ["val: selected, last"] if len(rows[0]) > len(header) else []
+    header += ["val: selected, last"] if epochs else []
     others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
     others |= {"the mapper as a detector": "mapper"} if ("mapper", "cells") in aucs else {}
     for title, role in others.items():
@@ -781,7 +778,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "clothes": partial(guidance, "clothes", 60),
-    "cracks": partial(guidance, "cracks_x", 20, "cracks"),
+    "cracks": partial(guidance, "cracks_x", 20, "cracks", epochs=True),
     "spots": partial(guidance, "spots_x", 20),
     "mri": partial(guidance, "mri", 20),
     "waterbirds": partial(
