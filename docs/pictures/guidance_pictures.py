@@ -11,8 +11,6 @@ The first seed of a study is shown on its primary test set:
   and decisions of Baseline 2 and the Student; accuracies are means over all draws.
 - guidance-images.png: maps of all models of `forged.yaml`, on the first image of each kind of
   forgery, in the order of the file.
-- guidance-mean.png: means over all forged images of the class activation maps (above) and of the
-  decision maps (below).
 - maps.csv: AUC, numbers of right decisions, and correlation of maps with human maps.
 """
 
@@ -157,11 +155,6 @@ def mean_correlation(maps: NDArray[np.float32], humans: NDArray[np.float32]) -> 
     return float(np.nanmean([similar(map_, human) for map_, human in pairs]))
 
 
-def in_color(map_: NDArray[np.floating]) -> Picture:
-    """A map in [0, 1] without an image below."""
-    return overlay(np.zeros((*map_.shape, 3), np.uint8), map_.astype(np.float32))
-
-
 def save(page: Image.Image, file: Path) -> None:
     page.quantize(128).save(file, optimize=True)
     print(file)
@@ -269,20 +262,6 @@ def main() -> None:
     ]
     titles = ["image", "human mark", *MODELS.values()]
     save(sheet(rows, titles), options.to / "guidance-images.png")
-    means = [
-        [humans.mean(0), *(maps[forged].mean(0) for maps in column)]
-        for column in (
-            [one.label_maps for one in seen.values()],
-            [one.maps for one in seen.values()],
-        )
-    ]
-    save(
-        sheet(
-            [[in_color(one / one.max()) for one in row] for row in means],
-            ["human marks", *MODELS.values()],
-        ),
-        options.to / "guidance-mean.png",
-    )
 
 
 if __name__ == "__main__":

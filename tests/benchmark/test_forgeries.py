@@ -159,7 +159,7 @@ def test_every_split_has_its_count() -> None:
     assert [TINY.count(split) for split in SPLITS] == [48, 24, 24, 24, 24]
 
 
-@pytest.mark.parametrize("name", ["small", "demo", "spots", "full"])
+@pytest.mark.parametrize("name", ["demo", "spots", "full"])
 def test_presets_for_studies_have_every_kind_and_a_stamp(name: str) -> None:
     settings = PRESETS[name]
     assert {*settings.kinds, *settings.unseen_kinds} == set(KINDS)

@@ -110,11 +110,6 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         page.reload()
         page.wait_for_selector(SHOWN)
         assert name(page) == skipped
-        events = server.ask(
-            "SELECT kind, count(*) FROM events WHERE kind IN ('shown', 'hidden') GROUP BY kind"
-        )
-        assert len(events) == 2
-        assert events[0][1] == events[1][1] >= 5
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -270,11 +265,6 @@ def test_the_second_tab_is_told_and_may_take_over(
         assert second.said == []  # type: ignore[attr-defined]
 
 
-PROPOSALS_SHOWN = (
-    "SELECT path FROM events JOIN images ON images.id = image WHERE kind = 'proposal_shown'"
-)
-
-
 def given(folder: Path, *names: str) -> tuple[Path, Mask]:
     """Manifest with a map of images below a folder: a box with a hole."""
     mask = box(60, 30, 90, 80, (WIDTH, HEIGHT)) & ~box(90, 60, 10, 20, (WIDTH, HEIGHT))
@@ -305,7 +295,6 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
         assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
         leave(page, "n")
         second = name(page)
-        assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
         assert server.ask("SELECT proposal IS NULL FROM answers") == [(0,)]
         # Undone, it is offered again; hidden, it is not.
         assert canvas(page) == seen

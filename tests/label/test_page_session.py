@@ -130,7 +130,7 @@ def test_answers_outlive_the_tab_and_count(
             answered.add(image := name(page))
             press(page, "0")
             page.wait_for_function(OTHER, arg=image)
-        waits(page, 4)
+        waits(page, 2)
         assert page.locator("#count").inner_text() == "3 of 4"
         page.close(run_before_unload=False)
         again = another_tab(page.context, server, "Ada", None, FAILED)
@@ -370,17 +370,6 @@ def timed(browser: Browser, images: Path, tmp_path: Path) -> Iterator[tuple[Serv
         yield server, page
 
 
-def seen(server: Served) -> list[tuple[str, str]]:
-    """Intervals in which images that are answered were looked at, from minute to second."""
-    rows = server.ask(
-        "SELECT kind, substr(events.at, 12, 12) FROM events JOIN answers USING (image, person) "
-        "WHERE state != 'skipped' AND kind IN ('shown', 'hidden') ORDER BY events.id"
-    )
-    assert [kind for kind, _ in rows] == ["shown", "hidden"] * (len(rows) // 2)
-    times = [time for _, time in rows]
-    return list(zip(times[::2], times[1::2], strict=True))
-
-
 def seconds(server: Served) -> list[float]:
     rows = server.ask("SELECT seconds FROM answers WHERE state != 'skipped' ORDER BY event")
     return [row[0] for row in rows]
@@ -399,11 +388,6 @@ def test_of_a_pause_without_input_one_minute_counts(timed: tuple[Served, Page]) 
     page.clock.fast_forward(3_600_000)  # the input after a pause may be the answer
     leave(page, "0")
     assert seconds(server) == [50 + 50 + 60 + 10, 60]
-    assert seen(server)[:3] == [
-        ("12:00:00.000", "12:02:40.000"),
-        ("13:01:40.000", "13:01:50.000"),
-        ("13:01:50.000", "13:02:50.000"),
-    ]
 
 
 def test_the_time_in_which_a_dialog_is_open_does_not_count(timed: tuple[Served, Page]) -> None:
@@ -417,4 +401,3 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(timed: tuple[Served, 
     page.clock.fast_forward(5_000)
     leave(page, "0")
     assert seconds(server) == [15]
-    assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]

@@ -221,7 +221,7 @@ def test_malformed_strokes_and_answers_are_refused(lasting: Running) -> None:
 def test_what_is_no_json_object_is_refused(lasting: Running, content: bytes) -> None:
     ann = lasting.client("ann")
     head = {"origin": f"http://{lasting.address}", "content-type": "application/json"}
-    paths = [f"/api/images/1/{name}" for name in ("strokes", "open", "undo", "answer", "seen")]
+    paths = [f"/api/images/1/{name}" for name in ("strokes", "open", "undo", "answer")]
     for path in (*paths, "/api/person"):
         assert ann.send("POST", path, content, head | ann.headers).status == 400
 

@@ -287,10 +287,6 @@ _FULL = ForgedSettings(
 PRESETS: dict[str, ForgedSettings] = {
     # For tests: all splits and kinds, written in a fraction of a second.
     "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
-    # For small studies: fewer crops of the kind of `full`.
-    "small": _FULL.model_copy(
-        update={"train": 800, "val": 60, "val_noshort": 120, "test_seen": 300, "test_unseen": 300}
-    ),
     # For studies of minutes. Small regions and a moving stamp: only maps at the right place help.
     # Chosen on draws 100 and above; see benchmarks/RESULTS.md.
     "demo": _FULL.model_copy(

@@ -28,7 +28,7 @@ Engine = Literal["local", "ray"]
 LabelOrder = Literal["random", "source"]
 MapFiles = Literal["overlay", "png"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Preset = Literal["tiny", "small", "demo", "spots", "full"]
+Preset = Literal["tiny", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
 
 

@@ -379,14 +379,6 @@ class OpenBody(Body):
     take: bool = False
 
 
-class SeenBody(Body):
-    """From when until when an image was shown, and with which proposal."""
-
-    from_: Time = Field(alias="from")
-    until: Time
-    proposal: Number | None = None
-
-
 class NoteBody(Body):
     """A note of a person on an image; an empty one takes it back."""
 

@@ -30,7 +30,7 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 9  # `user_version` of the file; other formats are refused
+FORMAT = 10  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
@@ -119,7 +119,7 @@ CREATE TABLE events (
     person INTEGER REFERENCES people,
     at TEXT NOT NULL,
     kind TEXT NOT NULL,
-    detail TEXT
+    detail TEXT NOT NULL
 );
 CREATE INDEX events_image ON events (image, person, kind);
 """

@@ -108,23 +108,17 @@ def _leb128(values: NDArray[np.int64]) -> bytes:
 
 
 def note(
-    connection: Connection,
-    image: int | None,
-    person: int | None,
-    kind: str,
-    detail: dict[str, Any] | None = None,
-    at: str | None = None,
+    connection: Connection, image: int | None, person: int | None, kind: str, detail: dict[str, Any]
 ) -> int:
-    """Store an event, now or at a time; return its number, larger than those of earlier events.
+    """Store an event; return its number, larger than those of earlier events.
 
-    Kinds: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown, proposal_adopted,
-    note, settle, merge. Of notes of a person on an image, and of what settles an image, the latest
-    one counts.
+    Kinds: answer, answer_withdrawn, note, settle, merge. Of notes of a person on an image, and of
+    what settles an image, the latest one counts.
     """
-    text = None if detail is None else json.dumps(detail, ensure_ascii=False)
+    text = json.dumps(detail, ensure_ascii=False)
     stored = connection.execute(
         "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
-        (image, person, at or now(), kind, text),
+        (image, person, now(), kind, text),
     )
     assert stored.lastrowid is not None
     return stored.lastrowid
@@ -150,22 +144,6 @@ def settled_people(connection: Connection, images: Iterable[int]) -> dict[int, i
     return {image: person for image, person, _ in rows.fetchall() if person is not None}
 
 
-def note_proposal_shown(
-    connection: Connection, image: int, person: int, proposal: int | None
-) -> None:
-    """Store that a proposal was shown to a person, the first time."""
-    if proposal is None:
-        return
-    detail = json.dumps({"proposal": proposal})
-    known = connection.execute(
-        "SELECT 1 FROM events WHERE image = ? AND person = ? AND kind = 'proposal_shown' "
-        "AND detail = ?",
-        (image, person, detail),
-    ).fetchone()
-    if known is None:
-        note(connection, image, person, "proposal_shown", {"proposal": proposal})
-
-
 def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping[str, Any]) -> None:
     """Store the columns of a stroke, within a transaction.
 
@@ -187,8 +165,6 @@ def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping
         (image, person),
     )
     _insert(connection, "INSERT INTO strokes", own | {"number": newest + 1, "saved": now()})
-    if stroke["proposal"] is not None:
-        note(connection, image, person, "proposal_adopted", {"proposal": stroke["proposal"]})
 
 
 def _insert(connection: Connection, statement: str, values: Mapping[str, Any]) -> None:
@@ -216,7 +192,6 @@ def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: 
         what = "only the newest stroke can be undone" if undone else "this stroke cannot be redone"
         raise conflict(f"{what}; load the image again")
     connection.execute("UPDATE strokes SET undone = ? WHERE uuid = ?", (int(undone), uuid))
-    note(connection, image, person, "undo" if undone else "redo", {"uuid": uuid})
 
 
 def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str, Any]]:

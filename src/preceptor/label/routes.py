@@ -236,28 +236,10 @@ def answer(call: Call) -> Reply:
     _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
 
-    def change(connection: Connection) -> None:
-        marks.note_proposal_shown(connection, row["id"], person.id, body.proposal)
-        marks.save_answer(connection, row["id"], person.id, given)
-
-    call.labeling.database.write(change)
+    call.labeling.database.write(
+        lambda writing: marks.save_answer(writing, row["id"], person.id, given)
+    )
     call.labeling.claims.drop(row["id"], person.id)
-    return http.told({"ok": True})
-
-
-def seen(call: Call) -> Reply:
-    """Store from when until when an image was shown, and with which proposal."""
-    person, row, body = call.someone, call.image(), calls.checked(calls.SeenBody, call)
-    _check_proposal(call.reading, row, body.proposal)
-    if body.until < body.from_:
-        raise http.malformed("until: it lies before from")
-
-    def change(connection: Connection) -> None:
-        marks.note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
-        marks.note_proposal_shown(connection, row["id"], person.id, body.proposal)
-        marks.note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
-
-    call.labeling.database.write(change)
     return http.told({"ok": True})
 
 

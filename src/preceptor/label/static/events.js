@@ -88,7 +88,7 @@ export function listen({ signIn }) {
   window.addEventListener("pagehide", giveBack);
   window.addEventListener("beforeunload", (event) => {
     keepTime();
-    if (page.outbox !== null && page.outbox.entries.some(({ kind }) => kind !== "seen")) {
+    if (page.outbox?.entries.length > 0) {
       event.preventDefault();
     }
   });

@@ -48,7 +48,7 @@ export class Outbox {
       const free = all.filter(({ tab, key }) => !others.includes(tab) && !known.has(key));
       const left = free.filter(own);
       for (const entry of free) {
-        if (own(entry) || entry.kind === "seen") continue;
+        if (own(entry)) continue;
         const who = entry.who ?? "somebody else";
         this.waiting[who] = (this.waiting[who] ?? 0) + 1;
       }

@@ -67,10 +67,8 @@ export async function refused(sent, failure) {
       }
     }
   }
-  if (sent.kind !== "seen") {
-    lose(sent, failure.message);
-    showTrouble();
-  }
+  lose(sent, failure.message);
+  showTrouble();
   const image = sent.image;
   queueMicrotask(() => setTimeout(() => reload(image), 0)); // after the outbox has let it go
   return "drop";

@@ -3,7 +3,6 @@
 
 import { draft, page } from "./page.js";
 import { $ } from "./panel.js";
-import { save } from "./saving.js";
 
 const PAUSE = 60_000; // milliseconds
 let latest = performance.now(); // time of the last input, also while nothing is looked at
@@ -26,21 +25,12 @@ function isSeen() {
 export function look() {
   if (page.clock !== null || page.entry === null || !isSeen()) return;
   const now = performance.now();
-  const from = Date.now();
-  page.clock = { from, began: now, counted: now, input: now, inputAt: from };
+  page.clock = { counted: now, input: now, inputAt: Date.now() };
 }
 
 export function lookAway() {
-  if (page.entry === null || page.clock === null) return;
   keepTime();
-  const { from, began, counted } = page.clock;
-  const body = {
-    from: new Date(from).toISOString(),
-    until: new Date(from + counted - began).toISOString(),
-    proposal: page.entry.seen ?? null,
-  };
   page.clock = null;
-  save("seen", body);
 }
 
 export function idleTime() {

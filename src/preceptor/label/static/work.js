@@ -52,7 +52,7 @@ export class Work {
   takeOver(entries) {
     for (const { kind, image } of entries) {
       if (kind === "answer") this.answered.add(image);
-      else if (kind !== "seen" && kind !== "note") this.answered.delete(image);
+      else if (kind !== "note") this.answered.delete(image);
     }
   }
 
