@@ -53,7 +53,7 @@ def main() -> None:
             file.parent.mkdir(exist_ok=True)
             if not file.exists():
                 model = load_model(done.folder / "model")
-                scores = score_sets(model, workspace, "memmap")
+                scores = score_sets(model, workspace)
                 figures(scores, model.spec.classes, model.spec.positive).to_csv(file, index=False)
             rows.append(pd.read_csv(file, keep_default_na=False).assign(method=method, seed=seed))
             log = pd.read_csv(done.folder / "metrics.csv")

@@ -29,7 +29,7 @@ LIMITS = {
     "tracked files": 836,
     "keys of a study": 65,
     "commands": 28,
-    "options": 91,
+    "options": 88,
 }
 
 

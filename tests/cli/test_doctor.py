@@ -66,7 +66,7 @@ def test_a_whole_installation() -> None:
 
 def notes_on(path: Path) -> list[str]:
     state = Installation()
-    inspect_folder(state, "image caches", path, "set --cache-dir")
+    inspect_folder(state, "image caches", path, "set PRECEPTOR_CACHE")
     return [str(one) for one in state.notes]
 
 
@@ -86,4 +86,4 @@ def test_a_folder_that_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LEAST_DISK", 0)
     (note,) = notes_on(Path("/proc"))
     assert "cannot be written to" in note
-    assert note.endswith("set --cache-dir")
+    assert note.endswith("set PRECEPTOR_CACHE")

@@ -26,7 +26,6 @@ from preceptor.label import db
 
 def test_choices_of_options_are_those_of_the_configs() -> None:
     fields = Training.model_fields
-    assert get_args(options.Cache) == get_args(fields["cache"].annotation)
     assert get_args(options.Device) == get_args(fields["device"].annotation)
     assert options.Engine == local.Engine
     assert options.StampPlace == StampPlace

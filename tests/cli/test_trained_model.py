@@ -37,7 +37,7 @@ def write_run(data: Path, name: str = "run.yaml", **changes: Any) -> Path:
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of one run."""
     store = tmp_path_factory.mktemp("trained runs")
-    done = here("train", write_run(data), "--out", store, "--cache-dir", store / "cache")
+    done = here("train", write_run(data), "--out", store)
     assert done.code == 0, done
     assert "epoch 1/1" in done.out
     folder = Path(done.out.splitlines()[-1].removeprefix("run "))
@@ -193,7 +193,7 @@ def test_an_image_that_goes_bad_after_the_check(data: Path, model: Path, tmp_pat
     squares(folder, splits={"train": 2, "val": 2, "test": 2})
     file = folder / "images" / "test-1.png"
     file.write_bytes(file.read_bytes()[:100])
-    done = here("evaluate", model, folder / "manifest.csv", "--cache", "none")
+    done = here("evaluate", model, folder / "manifest.csv")
     assert_refused(done, ["test-1.png", "truncated"])
 
 
@@ -226,13 +226,12 @@ def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     file = write_run(data, "long.yaml", training={"epochs": 12})
-    cache = ["--cache-dir", str(tmp_path / "cache")]
-    quiet = here("train", file, "--out", tmp_path / "quiet", *cache)
+    quiet = here("train", file, "--out", tmp_path / "quiet")
     assert quiet.code == 0, quiet
 
     started = Forked(
         forked.command,
-        ["train", file, "--out", tmp_path / "cut", *cache],
+        ["train", file, "--out", tmp_path / "cut"],
         hold=("epoch 2/12", tmp_path / "never"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -248,7 +247,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     assert "epoch 12/12" not in out
     assert not list((tmp_path / "cut").glob("*/run.json"))
 
-    done = here("train", file, "--out", tmp_path / "cut", *cache)
+    done = here("train", file, "--out", tmp_path / "cut")
     assert done.code == 0, done
     assert done.out.startswith("resumed after epoch ")
     found, wanted = (

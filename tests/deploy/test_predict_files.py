@@ -138,10 +138,7 @@ def test_options_reach_the_predictor(models: dict[str, Path], folder: Path) -> N
         (["scans", "--out", "a.xlsx"], "a.xlsx: unknown format; name it .csv"),
         (["scans", "--out", "none/a.csv"], "folder none does not exist"),
         (["scans", "--out", "taken.csv"], "taken.csv exists already"),
-        (
-            ["scans", "--out", "a.csv", "--maps", "png", "--maps-to", "scans"],
-            "scans exists already",
-        ),
+        (["scans", "--out", "b.csv", "--maps", "png"], "b-maps exists already"),
         (["scans", "--maps", "png"], "maps need an output; add --out FILE"),
         (["scans", "--out", "a.csv", "--map-of", "fake"], "there are no maps; add --maps"),
         (["scans", "--out", "a.csv", "--maps", "png", "--map-of", "cat"], "'cat' is not a class"),
@@ -153,6 +150,7 @@ def test_requests_that_cannot_be_met(
     models: dict[str, Path], folder: Path, arguments: list[str], expected: str
 ) -> None:
     (folder / "taken.csv").write_text("")
+    (folder / "b-maps").mkdir()
     assert_refused(here("predict", models["plain"], *arguments, "--device", "cpu"), [expected])
     assert not (folder / "a.csv").exists()
     assert not (folder / ".a.csv.partial").exists()  # the corrected command is not refused

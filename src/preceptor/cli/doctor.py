@@ -86,7 +86,7 @@ def inspect_installation() -> Installation:
     if not state.broken:
         _inspect_devices(state)
     inspect_folder(state, "current folder", Path.cwd(), "set --out to another folder")
-    fix = "set PRECEPTOR_CACHE or --cache-dir to another one"
+    fix = "set PRECEPTOR_CACHE to another one"
     inspect_folder(state, "image caches", default_cache_dir(), fix)
     return state
 

@@ -14,8 +14,6 @@ from preceptor.cli.options import (
     PAGE_FORMATS,
     PARQUET_FORMATS,
     BatchSizeOption,
-    CacheDirOption,
-    CacheOption,
     CalibrationMethod,
     CamClass,
     DeviceOption,
@@ -37,7 +35,7 @@ from preceptor.utils.process import bulk_import, core_count
 _NAMED = 20
 
 
-def train(config: Path, out: Path = Path("runs"), cache_dir: CacheDirOption = None) -> None:
+def train(config: Path, out: Path = Path("runs")) -> None:
     """Train one model.
 
     The same command resumes an interrupted training.
@@ -63,9 +61,7 @@ def train(config: Path, out: Path = Path("runs"), cache_dir: CacheDirOption = No
         from preceptor.utils.process import keep_freed_memory
 
     keep_freed_memory()
-    workspace = Workspace.open(
-        settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
-    )
+    workspace = Workspace.open(settings.manifest, verify=True, formats=image_formats(settings))
     result = train_run(settings, out, workspace=workspace, tell=print)
     print(f"run {result.folder}")
 
@@ -81,8 +77,6 @@ def annotate(
     tolerance: Annotated[float, Number(min=0, max=0.99)] = 0.05,
     threads: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
     device: DeviceOption = "auto",
-    cache_dir: CacheDirOption = None,
-    cache: CacheOption = "memmap",
 ) -> None:
     """Make saliency maps with a Teacher.
 
@@ -113,8 +107,6 @@ def annotate(
         method,
         splits=split,
         cam_class=map_of,
-        cache=cache,
-        cache_dir=cache_dir,
         rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
         threads=threads or core_count(),
         device=device,
@@ -135,8 +127,6 @@ def evaluate(
     threshold: Annotated[str | None, typer.Option(show_default="eer")] = None,
     terms: Literal["pad", "medical", "generic"] = "generic",
     out: Path | None = None,
-    cache_dir: CacheDirOption = None,
-    cache: CacheOption = "memmap",
 ) -> None:
     """Evaluate a model on a manifest.
 
@@ -173,8 +163,8 @@ def evaluate(
     table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
     if not table.eval_splits("val") + table.eval_splits("test"):
         raise InputError(f"{manifest}: no row has a val or test split; assign some rows to one")
-    workspace = Workspace(table, cache_dir)
-    scores = score_sets(loaded, workspace, cache)
+    workspace = Workspace(table)
+    scores = score_sets(loaded, workspace)
     if out is not None:
         write_scores(scores, out)
     for folder in (model, against):
@@ -184,7 +174,7 @@ def evaluate(
     if spec.positive is not None:
         print_rates(scores, spec.classes, spec.positive, rule, fixed, terms)
         if other is not None:
-            theirs = score_sets(other, workspace, cache)
+            theirs = score_sets(other, workspace)
             compared = compare_sets(scores, theirs, spec.classes, spec.positive)
             print_comparison(compared, names)
 
@@ -194,7 +184,6 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")],
     out: Annotated[Path | None, typer.Option(show_default="CSV on standard output")] = None,
     maps: MapFiles | None = None,
-    maps_to: Path | None = None,
     map_of: Annotated[str | None, typer.Option(show_default="the positive class")] = None,
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
@@ -213,8 +202,8 @@ def predict(
         inputs: Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or -
             for a list of paths on standard input, one per line.
         out: Output table: .csv, .parquet or .jsonl.
-        maps: Maps to write: overlay (over the image) or png (grayscale, size of the image).
-        maps_to: Folder of the maps (default: NAME-maps beside the output).
+        maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
+            png (grayscale, size of the image).
         map_of: Class of the maps.
         precision: Precision; the thresholds were fixed in 32-true.
     """
@@ -224,20 +213,19 @@ def predict(
         from preceptor.deploy.predictor import files_digest, load
         from preceptor.utils.text import progress
 
-    for option, value in (("--maps-to", maps_to), ("--map-of", map_of)):
-        if value is not None and maps is None:
-            raise InputError(f"{option} {value}: there are no maps; add --maps")
+    if map_of is not None and maps is None:
+        raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     output = None
     if out is None:
         if maps is not None:
             raise InputError("maps need an output; add --out FILE")
     else:
         check_suffix("--out", out, files.WRITERS)
-        folder = maps_to or out.with_name(f"{out.stem}-maps")
+        folder = out.with_name(f"{out.stem}-maps")
         if not files.is_unfinished(out):
             check_target("--out", out)
             if maps is not None:
-                check_target("--maps-to", folder)
+                check_target("--maps", folder)
         if maps is not None:
             output = files.MapOutput(maps, folder, map_of)
     lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()

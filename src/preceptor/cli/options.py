@@ -21,7 +21,6 @@ from preceptor.errors import InputError
 from preceptor.utils.text import argument_descriptions
 
 CalibrationMethod = Literal["temperature", "isotonic"]
-Cache = Literal["memmap", "none"]
 CamClass = Literal["label", "predicted", "decision"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
@@ -43,11 +42,6 @@ Number = partial(typer.Option, callback=finite)
 """Option of a number, which is finite."""
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
-CacheOption = Annotated[
-    Cache,
-    typer.Option(help="Cache of decoded images: memmap (memory-mapped file) or none (no cache)."),
-]
-CacheDirOption = Annotated[Path | None, typer.Option(help="Folder of the image caches.")]
 DeviceOption = Annotated[Device, typer.Option(help="Device of the model.")]
 JobsOption = Annotated[
     int | None, typer.Option(min=1, help="Most concurrent steps (default: as many as fit).")

@@ -163,8 +163,6 @@ def annotate_in_shards(
     rise: RiseSettings | None = None,
     threads: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    cache: Literal["memmap", "none"] = "memmap",
-    cache_dir: Path | None = None,
 ) -> MapStore:
     """Compute the saliency maps of a manifest in shards and write the map store.
 
@@ -183,9 +181,7 @@ def annotate_in_shards(
         loaded = loaded.cuda()
     loaded = loaded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = loaded.spec.image_classes
-    workspace = Workspace(
-        Manifest.read(manifest, verify=False, need=(), classes=classes), cache_dir
-    )
+    workspace = Workspace(Manifest.read(manifest, verify=False, need=(), classes=classes))
     table, whose = workspace.manifest, model_digest(loaded)
     shards = shards_of(table, splits, forwards_of(method, rise))
     # The same weights with another pooling have other maps.
@@ -206,13 +202,7 @@ def annotate_in_shards(
                     folder.mkdir(parents=True, exist_ok=True)
                     chosen = shard.rows(table)
                     made = compute_maps(
-                        loaded,
-                        workspace,
-                        chosen,
-                        method,
-                        cam_class=cam_class,
-                        rise=rise,
-                        cache=cache,
+                        loaded, workspace, chosen, method, cam_class=cam_class, rise=rise
                     )
                     write_store(folder, made)
                     finish(folder, {"kind": "maps"})

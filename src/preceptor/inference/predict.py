@@ -175,14 +175,12 @@ def evaluate(
     return figures(frame, model.spec.classes, model.spec.positive)
 
 
-def score_sets(
-    model: GuidedModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
-) -> pd.DataFrame:
+def score_sets(model: GuidedModel, workspace: Workspace) -> pd.DataFrame:
     """Scores of all validation and test sets of a manifest: see `score_frame`."""
     manifest = workspace.manifest
     sets = manifest.eval_splits("val") + manifest.eval_splits("test")
     chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
-    return score_frame(model, workspace, chosen, cache)
+    return score_frame(model, workspace, chosen)
 
 
 def score_frame(
