@@ -191,3 +191,25 @@ def test_what_was_examined_is_part_of_the_id(manifest: Path) -> None:
     table.to_csv(manifest, index=False)
     assert run_id_of(Workspace.open(manifest), config_of(manifest)) != before
     assert run_id_of(Workspace.open(manifest), config_of(manifest, NORMALIZED)) == normalized
+
+
+def test_the_maps_of_a_mapper_guide_the_classes_that_its_marks_have(
+    manifest: Path, tmp_path: Path
+) -> None:
+    source = MapSource(kind="store", path=store_of(manifest, tmp_path / "store"))
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    guided = rows_of(manifest, NORMALIZED, maps=source)
+    assert ((guided.targets.weight > 0) == ~plain).all()
+    # As regions that an unguided run sees alone, they are used for every class.
+    training = NORMALIZED | {"augmentation": {"outside": "mean", "outside_rate": 1.0}}
+    unguided = rows_of(manifest, training, maps=source, alpha=1.0)
+    assert (unguided.targets.weight > 0).all()
+
+    before = run_id_of(Workspace.open(manifest), config_of(manifest, NORMALIZED, maps=source))
+    table = pd.read_csv(manifest)
+    row = table.index[(table["split"] == "train") & (table["label"] == "plain")][0]
+    table.loc[row, "saliency"] = table["saliency"].dropna().iloc[0]
+    table.to_csv(manifest, index=False)
+    assert (rows_of(manifest, NORMALIZED, maps=source).targets.weight > 0).all()
+    after = run_id_of(Workspace.open(manifest), config_of(manifest, NORMALIZED, maps=source))
+    assert after != before

@@ -192,5 +192,6 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     assert "Nothing can be concluded from one seed" in text
     assert "a&lt;b" in text
     assert "decision thresholds" not in text
+    assert "error rates at the threshold" not in text
     assert "<b>" not in text
     assert page.images

@@ -109,6 +109,15 @@ def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
         of_a = one.baseline1(NET, Setting(0.1), 1), one.mapper("mapper", NET, 1)
         of_t = one.ceiling(NET, Setting(0.1), 1), one.baseline2(NET, 1)
         steps = (*of_a, *of_t, one.mapper("mapper_all", NET, 1))
+        # Which classes its maps guide depends on the marks that the mapper saw.
+        teacher = teachers_of(one.study)[0]
+        for last in (
+            one.student(teacher, NET, Setting(0.1), 1)[-1],
+            one.control("centre", teacher, NET, Setting(0.1), 1)[-1],
+        ):
+            assert last.config is not None
+            of_student = (last.config.rows, last.config.annotated, last.config.annotated_seed)
+            assert of_student == ("all", 0.5, seed)
         configs = [step.config for step in steps if step.config is not None]
         found = [(config.rows, config.annotated, config.annotated_seed) for config in configs]
         of_every_map = ("annotated", None, 0)

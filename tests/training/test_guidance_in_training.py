@@ -252,6 +252,10 @@ def test_maps_of_the_input_are_changed_as_the_images(tmp_path: Path) -> None:
         ({"method": "evidence", "cam_source": "cyborg"}, "add up to the logits"),
         ({"preset": {"distance": "cells"}, "cam_source": "cyborg"}, "add up to the logits"),
         ({"method": "head", "preset": "abn", "cam_source": "cyborg"}, "add up to the logits"),
+        (
+            {"method": "head", "preset": {"preset": "abn", "weight": 1}, "cam_source": "cyborg"},
+            "add up to the logits",
+        ),
         ({"method": "rankk"}, "not one of cyborg, evidence"),
         ({"method": "rank", "preset": {"name": "hint"}}, "use method"),
         ({"method": "rank", "preset": "hints"}, "preset 'hints' is not one of hint, scr"),

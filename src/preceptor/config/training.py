@@ -356,7 +356,8 @@ class Training(StudyTraining):
             raise ValueError("preset has settings of the method, and name is none; use method")
         preset = self.preset if isinstance(self.preset, Mapping) else {}
         masks = takes_masks(self.distance) or takes_masks(preset.get("distance", "l2"))
-        masks |= self.method == "evidence" or "abn" in (self.preset, preset.get("kind"))
+        abn = "abn" in (self.preset, preset.get("preset"), preset.get("kind"))
+        masks |= self.method == "evidence" or abn
         if self.cam_source == "cyborg" and masks:
             raise ValueError(
                 "the loss takes maps that add up to the logits, and those of the recipe cyborg "

@@ -113,6 +113,12 @@ def shows_marks(path: Path) -> bool:
     return is_store(path) and read_store(path, columns=()).info.method == "cells"
 
 
+def guided_by_marks(config: RunConfig) -> bool:
+    """Whether the maps that guide a run show marks, by its config or by its map store."""
+    maps = config.maps
+    return maps.marks or (config.guided and maps.path is not None and shows_marks(maps.path))
+
+
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
     """Check that a folder of maps or a map store has a map of an image; no map is decoded."""
     if not with_maps(path, names).any():
@@ -301,9 +307,7 @@ def build_map_targets(
     if not config.uses_maps:
         return None
     table, source = manifest.table.iloc[rows], config.maps
-    labels, marks = table["label"].to_numpy(), source.marks
-    if source.kind == "store" and source.path is not None:
-        marks |= shows_marks(Path(source.path))
+    labels, marks = table["label"].to_numpy(), guided_by_marks(config)
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
     as_masks = config.guided_by_masks
     placed = place_maps(source, config.training.fit, table, images, rows, scaled=as_masks)

@@ -446,6 +446,8 @@ def fixed_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
     """Error rates at the threshold of each model that was fixed on its validation scores."""
+    if results.setup.positive is None:
+        return None
     terms, rates = TERMS[study.terms], results.rates
     rates = rates[(rates["set"] == evaluation) & (rates["kind"] == "fixed")]
     sources = sorted({*rates.loc[rates["measure"] == "apcer", "source"]} - {""})

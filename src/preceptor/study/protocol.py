@@ -282,7 +282,10 @@ class Protocol:
         annotated: bool = False,
         classes: tuple[str, ...] | None = None,
     ) -> list[Step]:
-        """Run on T guided by maps (`annotated`: human ones of A), and before it their steps."""
+        """Run on T guided by maps (`annotated`: human ones of A), and before it their steps.
+
+        Which classes have marks is told by A, unless all human maps guide.
+        """
         guided = classes or self.study.guide_classes
         config = run_config(
             self.study,
@@ -290,7 +293,7 @@ class Protocol:
             seed,
             setting,
             source,
-            annotated=annotated,
+            annotated=annotated or source.kind != "human",
             guide_classes=guided,
         )
         needed = steps[-1:] if config.uses_maps else ()

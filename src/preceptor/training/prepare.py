@@ -30,7 +30,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.losses.guidance.matching import Cyborg
-from preceptor.maps.sources import build_map_targets, marked_classes
+from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel, autocast
@@ -50,7 +50,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     rows = workspace.training_rows(config)
     mapped: NDArray[np.bool_] | None = None
     maps = config.maps
-    if config.uses_maps and (maps.kind == "human" or maps.human == "keep"):
+    keeps_human = maps.kind == "human" or maps.human == "keep"
+    if config.uses_maps and keeps_human:
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
     chosen = config.guide_classes is not None and maps.shuffle_seed is None
     # Masks also guide examined images without a map; `labels: marks` reads the maps of all classes.
@@ -75,11 +76,11 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
             )
         weights = workspace.file_digest(Path(weights))
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
-    if config.guided_by_masks or (config.uses_maps and maps.marks):
-        # Classes with marks and examined images determine the masks.
-        annotated = workspace.human_maps_from(config)
-        examined = (workspace.manifest.annotated_mask & annotated)[rows]
-        used += digest([marked_classes(workspace.manifest, annotated), examined.tolist()])
+    if config.guided_by_masks or (config.uses_maps and guided_by_marks(config)):
+        # Classes with marks and, beside human maps, examined images determine the masks.
+        annotated, examined = workspace.human_maps_from(config), workspace.manifest.annotated_mask
+        judged = (examined & annotated if keeps_human else examined)[rows]
+        used += digest([marked_classes(workspace.manifest, annotated), judged.tolist()])
     if config.labels == "marks" and not config.guided_by_masks:
         marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
         used += digest(marked.tolist())  # which are the labels
