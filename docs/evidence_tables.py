@@ -110,6 +110,11 @@ SIXTY = Study(
 )  # fmt: skip
 """Ten of these seeds with 60 examined images, and with the control mixed and the ceiling."""
 FEW_MARKS = (FEW[0], AGAIN, SIXTY, *FEW[1:])
+ROADS = Study(
+    "road_cracks_planted", "Road cracks with a stamp ¹", "test-unseen", "seed", "12 %", "",
+    "18a34755"
+)  # fmt: skip
+"""Frozen before the studies of 20 examined images; in no pooled group."""
 BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
 """Primary set of the studies of the number of annotated images."""
 
@@ -327,6 +332,7 @@ def results() -> tuple[Result, ...]:
         DecoyStudy(3000, 60, _curve("small_resnet")[3000], "Moving decoys ¹, ResNet").result,
         *(corrected(one.title, one.marks, repeats(one), rows_of(one)) for one in FEW_MARKS),
         archived(by_folder["brain_mri_planted"], "brain_mri_planted_mapper", "²"),
+        archived(ROADS),
         *(archived(study) for study in STUDIES),
     )
 
@@ -664,7 +670,7 @@ def at_size(folder: str, line: str, size: int) -> dict[int, float]:
 
 def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
     """AUC of the runs of a role on the primary set of a study by seed."""
-    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES + FEW_MARKS}}[folder]
+    primary = {**BUDGETS, **{study.folder: study.primary for study in (*STUDIES, *FEW_MARKS, ROADS)}}[folder]
     rows = aucs(folder)
     rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
     if alpha is not None:
@@ -701,7 +707,7 @@ def few_marks() -> str:
 def records() -> str:
     """Commit, trainings and hours of each study."""
     lines = []
-    for study in FEW_MARKS + STUDIES:
+    for study in (*FEW_MARKS, ROADS, *STUDIES):
         runs = tables(study.folder).runs.drop_duplicates("run")
         hours = f"{runs['seconds'].sum() / 3600:.1f}"
         title = f"{study.title}, {study.marks}" if study not in STUDIES else study.title
