@@ -259,7 +259,7 @@ def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str,
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:
     """(n,) annotated training images: all, a number, or a share, the same of every class.
 
-    For the same seed, a smaller share is part of a larger one. The draw does not depend on the
+    For the same seed, a smaller draw is part of a larger one. The draw does not depend on the
     order of rows or on other splits.
     """
     table = manifest.table
@@ -311,10 +311,8 @@ def _shares(counts: NDArray[np.int64], amount: int | float) -> NDArray[np.int64]
         raise InputError(
             f"annotated is {amount}; the {len(counts)} classes need at least one image each"
         )
-    quotas = counts * amount / total
-    takes = np.maximum(np.floor(quotas).astype(np.int64), 1)
-    while takes.sum() < amount:
-        takes[np.argmax(quotas - takes)] += 1
-    while takes.sum() > amount:  # small classes keep one image
-        takes[np.argmin(np.where(takes > 1, quotas - takes, np.inf))] -= 1
+    # Divisors of Webster: a larger number takes no image from any class.
+    takes = np.ones_like(counts)
+    for _ in range(amount - len(counts)):
+        takes[np.argmax(np.where(takes < counts, counts / (2 * takes + 1), -1))] += 1
     return takes
