@@ -163,6 +163,7 @@ def annotate_in_shards(
     rise: RiseSettings | None = None,
     threads: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    cache: Literal["memmap", "none"] = "memmap",
 ) -> MapStore:
     """Compute the saliency maps of a manifest in shards and write the map store.
 
@@ -202,7 +203,13 @@ def annotate_in_shards(
                     folder.mkdir(parents=True, exist_ok=True)
                     chosen = shard.rows(table)
                     made = compute_maps(
-                        loaded, workspace, chosen, method, cam_class=cam_class, rise=rise
+                        loaded,
+                        workspace,
+                        chosen,
+                        method,
+                        cam_class=cam_class,
+                        rise=rise,
+                        cache=cache,
                     )
                     write_store(folder, made)
                     finish(folder, {"kind": "maps"})
