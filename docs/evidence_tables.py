@@ -670,10 +670,7 @@ def at_size(folder: str, line: str, size: int) -> dict[int, float]:
 
 def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
     """AUC of the runs of a role on the primary set of a study by seed."""
-    primary = {
-        **BUDGETS,
-        **{study.folder: study.primary for study in (*STUDIES, *FEW_MARKS, ROADS)},
-    }[folder]
+    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES + FEW_MARKS}}[folder]
     rows = aucs(folder)
     rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
     if alpha is not None:

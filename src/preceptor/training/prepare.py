@@ -77,7 +77,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         weights = workspace.file_digest(Path(weights))
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     if config.guided_by_masks or (config.uses_maps and guided_by_marks(config)):
-        # Classes with marks and, beside human maps, examined images determine the masks.
+        # Classes with marks determine the masks; beside human maps, examined images as well.
         annotated, examined = workspace.human_maps_from(config), workspace.manifest.annotated_mask
         judged = (examined & annotated if keeps_human else examined)[rows]
         used += digest([marked_classes(workspace.manifest, annotated), judged.tolist()])
