@@ -327,7 +327,7 @@ def runs(folder: Path) -> None:
     print_runs(list_runs(folder))
 
 
-def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = False) -> None:
+def report(folder: Path) -> None:
     """Write the report of a study again.
 
     The report is written from the steps that have finished so far. For an archive, the tables
@@ -335,7 +335,6 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
 
     Args:
         folder: Study folder.
-        partial: Replace the tables even if some of their trainings are lost or changed.
     """
     with bulk_import():
         from preceptor.report.write import write_results
@@ -347,10 +346,10 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
         print(f"wrote {', '.join(write_archived_tables(folder))} in {folder}")
         return
     study = reopen(folder)
-    if not partial and (lost := lost_runs(study, folder)):
+    if lost := lost_runs(study, folder):
         raise InputError(
             f"{folder}: new tables would lack trainings of the present ones: {lost}; restore "
-            "runs and data, repeat the study, or replace the tables with --partial"
+            "runs and data, or repeat the study; for tables without them, remove runs.csv"
         )
     write_results(study, folder)
     print(f"report {folder / 'report.html'}")
