@@ -18,7 +18,7 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 39_900,
+    "lines of source": 39_700,
     "modules of source": 159,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_100,
@@ -26,10 +26,10 @@ LIMITS = {
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
     "lines of the README": 150,
-    "tracked files": 835,
+    "tracked files": 834,
     "keys of a study": 65,
     "commands": 28,
-    "options": 88,
+    "options": 87,
 }
 
 

@@ -236,7 +236,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.momentum": 0.5,
         "training.weight_decay": 0.1,
         "training.schedule": "cosine",
-        "training.warmup": 0.5,
         "training.clip": 0.5,
         "training.balanced": True,
         "training.length": "steps",
@@ -254,10 +253,8 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.crop_area": 0.5,
         "training.augmentation.color": 0.5,
         "training.augmentation.blur": 0.5,
-        "training.augmentation.jpeg": 0.5,
         "training.augmentation.outside": "mean",
         "training.augmentation.outside_rate": 1.0,
-        "training.augmentation.outside_strength": 0.2,
         "training.consistency": 0.5,
     }
 
@@ -269,7 +266,6 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "maps.kind": {"maps.path": None},
     "maps.shuffle_groups": {"maps.shuffle_seed": 4},
-    "training.augmentation.outside_strength": {"training.augmentation.outside": "noise"},
     "training.consistency": {"training.augmentation.outside": "noise"},
     "labels": {
         "rows": "annotated",

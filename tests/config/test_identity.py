@@ -100,4 +100,4 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
     training = "recipe method preset distance cam_class cell_full mark_weight consistency"
     assert marked(RunConfig) == {*run.split()}
     assert marked(Training) == {*training.split(), "device", "cache"}
-    assert marked(Augmentation) == {"outside", "outside_rate", "outside_strength"}
+    assert marked(Augmentation) == {"outside", "outside_rate"}

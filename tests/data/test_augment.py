@@ -19,7 +19,7 @@ from preceptor.data.augment import prepare
 from tests.data.map_twin import turned_array
 from tests.no_reads import NoReads
 
-ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5)
+ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5)
 seeds = st.integers(0, 2**31)
 
 
@@ -176,7 +176,7 @@ def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
     changes = augment.changes_of(DRAWN, draw(4000), 200)
     quarters = np.bincount(changes.quarters, minlength=4) / 4000
     areas = (changes.crops[:, 2] / 200) ** 2
-    chances = changes.flips, changes.sigmas > 0, changes.qualities > 0, changes.outside
+    chances = changes.flips, changes.sigmas > 0, changes.outside
     for chosen in chances:
         assert abs(chosen.mean() - 0.5) < 0.032  # four standard errors
     assert np.abs(quarters - 0.25).max() < 0.03
@@ -184,8 +184,6 @@ def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
     assert areas.min() >= 0.29
     sigmas = changes.sigmas[changes.sigmas > 0]
     assert 0.1 <= sigmas.min() <= sigmas.max() <= 2
-    qualities = changes.qualities[changes.qualities > 0]
-    assert (qualities.min(), qualities.max()) == (30, 95)
     assert changes.factors is not None
     assert 0.5 <= changes.factors.min() <= changes.factors.max() <= 1.5
 
@@ -194,7 +192,7 @@ def test_the_outside_has_numbers_of_its_own() -> None:
     """Whether it is changed changes nothing else; its keys are those of SplitMix64's range."""
     plain = DRAWN.model_copy(update={"outside": "none"})
     one, other = (augment.changes_of(options, draw(500), 50) for options in (DRAWN, plain))
-    for name in ("crops", "flips", "quarters", "factors", "sigmas", "qualities"):
+    for name in ("crops", "flips", "quarters", "factors", "sigmas"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert not other.outside.any()
     assert len(np.unique(one.keys)) == 500

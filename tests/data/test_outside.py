@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from scipy.stats import norm
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from tests.no_reads import NoReads
 
 KINDS: tuple[OutsideKind, ...] = ("noise", "other", "mean")
 MOVES = {"flip": True, "quarter_turns": True, "crop_area": 0.5}
-REST = {"color": 0.3, "blur": 0.5, "jpeg": 0.5}
+REST = {"color": 0.3, "blur": 0.5}
 Array = NDArray[np.float64]
 
 
@@ -85,7 +84,7 @@ def noisy(image: Array, std: float, key: int) -> Array:
 
 def outside_of(kind: OutsideKind, places: Any, masks: Tensor, keys: NDArray[np.uint64]) -> Outside:
     start = torch.from_numpy(keys.astype(np.int64))
-    return Outside(kind, 0.25, torch.from_numpy(places), masks, start)
+    return Outside(kind, torch.from_numpy(places), masks, start)
 
 
 def pictures(count: int, size: int, channels: int, seed: int) -> Tensor:
@@ -228,15 +227,3 @@ def test_the_partner_is_a_training_image_moved_like_the_image() -> None:
     expected = rows.batch(partners_of(keys, chosen, 16), plain, numbers).images
     assert (found == expected).double().mean() > 0.95
     assert not torch.equal(found, expected)
-
-
-# Settings.
-
-
-def test_strengths_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ValidationError, match=r"outside is mean, which has no strength; remove it"):
-        Augmentation(outside="mean", outside_strength=0.5)
-    with pytest.raises(ValidationError, match=r"outside is none, which has no strength"):
-        Augmentation(outside_strength=0.5)
-    assert Augmentation(outside="noise").outside_amount == 0.25
-    assert Augmentation(outside="noise", outside_strength=0.5).outside_amount == 0.5

@@ -1,8 +1,7 @@
-"""Resampling and turning of maps, stored maps and JPEG, against slow twins."""
+"""Resampling, turning and storing of maps, against slow twins."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.images import decode_map
 from preceptor.data.resampling import (
-    cosines,
-    jpeg_round_trip,
     on_unit_square,
-    quantisation_tables,
     resample,
     stored_map,
 )
@@ -80,38 +75,3 @@ def test_a_constant_map_is_not_stretched_to_noise(tmp_path: Path, value: int, si
     Image.fromarray(np.full((side, side), value, np.uint16)).save(tmp_path / "m.png")
     assert (stored_map(decode_map(tmp_path / "m.png")) == (255 if value else 0)).all()
     assert (on_unit_square(decode_map(tmp_path / "m.png")) == (1 if value else 0)).all()
-
-
-def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """A smooth image with an edge and a little noise."""
-    generator = np.random.default_rng(0)
-    coarse = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-    image = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
-    image[height // 3 :, width // 2 :] //= 2
-    image += generator.integers(-6, 7, image.shape)
-    return image.clip(0, 255).astype(np.uint8)[..., :channels]
-
-
-def by_pillow(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    stream = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
-    return np.asarray(Image.open(stream)).reshape(image.shape)
-
-
-@pytest.mark.parametrize("size", [(48, 64), (33, 45)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_as_after_the_codec(size: tuple[int, int], channels: int) -> None:
-    """Up to coefficients that lie between two steps, which the codec's integers round otherwise."""
-    qualities = np.array([30, 60, 95])
-    image = picture(*size, channels)
-    batch = torch.from_numpy(image).permute(2, 0, 1).float().expand(3, -1, -1, -1)
-    found = jpeg_round_trip(
-        batch, torch.from_numpy(quantisation_tables(qualities)), torch.from_numpy(cosines())
-    )
-    assert torch.equal(found, found.round().clamp(0, 255))
-    for quality, one in zip(qualities.tolist(), found, strict=True):
-        codec = by_pillow(image, quality).astype(int)
-        lost = np.abs(codec - image).mean()
-        difference = np.abs(one.permute(1, 2, 0).numpy() - codec)
-        assert difference.mean() < 0.25 * lost + 0.3
-        assert np.percentile(difference, 99) <= 12

@@ -22,7 +22,7 @@ from preceptor.data.loader import (
 )
 from tests.datasets import Noise
 
-CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, color=0.3, blur=0.5, jpeg=0.5)
+CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, color=0.3, blur=0.5)
 
 
 def rows_of(count: int = 23, side: int = 16, size: int = 16, **options: Any) -> Rows:

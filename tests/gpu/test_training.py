@@ -73,7 +73,7 @@ def test_half_precision_is_near(
 def test_two_trainings_are_one_to_the_bit(
     device: torch.device, manifest: Path, tmp_path: Path, backbone: str, precision: str
 ) -> None:
-    changes = {"flip": True, "crop_area": 0.6, "color": 0.3, "jpeg": 0.5, "outside": "other"}
+    changes = {"flip": True, "crop_area": 0.6, "color": 0.3, "blur": 0.5, "outside": "other"}
     config = run_of(
         manifest, device.type, backbone, precision=precision, augmentation=changes, epochs=2
     )

@@ -254,7 +254,7 @@ def test_a_training_lowers_the_divergence_and_needs_two_versions(tmp_path: Path)
             "optimizer": "adamw",
             "lr": 0.003,
             "consistency": weight,
-            "augmentation": {"outside": "noise", "outside_rate": 1.0, "outside_strength": 1.0},
+            "augmentation": {"outside": "noise", "outside_rate": 1.0},
         }
         run = train(small(manifest, alpha=0.9, training=training), tmp_path / "runs")
         return pd.read_csv(run.folder / "metrics.csv").iloc[-1]

@@ -116,7 +116,7 @@ def test_the_defaults_are_those_that_ids_leave_out() -> None:
         "a key was added or removed: change the hash here; a default changed: raise NUMERICS in "
         "preceptor.training.prepare as well, since ids leave defaults out"
     )
-    assert digest(run().model_dump(mode="json")) == "cf87d6c06f45327015db", advice
+    assert digest(run().model_dump(mode="json")) == "7a6736abac2268bf7744", advice
 
 
 def test_a_default_that_is_written_changes_nothing() -> None:
@@ -155,10 +155,9 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
         {"outside": "noise"},
         {"outside": "mean"},
         {"outside": "noise", "outside_rate": 0.4},
-        {"outside": "noise", "outside_strength": 0.1},
     ]
     for alpha in (0.5, 1.0):
-        assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 5
+        assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 4
         noisy = changed(outside="noise")
         assert identity(alpha=alpha, **noisy) != identity(alpha=alpha)
     # Without a guidance term, the distance has no effect.

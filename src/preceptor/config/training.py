@@ -58,10 +58,6 @@ def takes_masks(distance: Distances) -> bool:
     return any(name in get_args(EvidenceDistance) for name in distance_weights(distance))
 
 
-# Strength of each change outside maps, if none is given; the others have no strength.
-_OUTSIDE_AMOUNTS: dict[OutsideKind, float] = {"noise": 0.25}
-
-
 class StudyAugmentation(Settings):
     """Random augmentation of training images; geometric changes apply to the maps as well.
 
@@ -87,39 +83,16 @@ class StudyAugmentation(Settings):
 class Augmentation(StudyAugmentation):
     """Random augmentation of a run.
 
-    Crop, flip, quarter turns, outside, blur, color and JPEG, in this order;
+    Crop, flip, quarter turns, outside, blur and color, in this order;
     `preceptor.data.augment` has the formulas.
 
     Args:
         blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
-        jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
-            codec only.
         outside_rate: Probability of the change outside the map for an image with a map.
-        outside_strength: Standard deviation of the noise as a fraction of the range of levels
-            (default 0.25).
     """
 
     blur: Fraction = 0.0
-    jpeg: Fraction = 0.0
     outside_rate: Annotated[Fraction, IdentityOf("outside")] = 0.5
-    outside_strength: Annotated[
-        Annotated[float, Field(gt=0, le=1)] | None, IdentityOf("outside")
-    ] = None
-
-    @property
-    def outside_amount(self) -> float:
-        """Strength of the change outside maps; 0 for kinds without one."""
-        return self.outside_strength or _OUTSIDE_AMOUNTS.get(self.outside, 0.0)
-
-    @model_validator(mode="after")
-    def _strength_of_something(self) -> Augmentation:
-        strength = self.outside_strength
-        if strength is not None and self.outside not in _OUTSIDE_AMOUNTS:
-            raise ValueError(
-                f"outside_strength is {strength:g}, and outside is {self.outside}, which has no "
-                f"strength; remove it, or set outside to {', '.join(_OUTSIDE_AMOUNTS)}"
-            )
-        return self
 
 
 # Settings of the recipes; settings given in the config have precedence. `cyborg` is the authors'
@@ -265,7 +238,6 @@ class Training(StudyTraining):
             highest cells) or lse (log-sum-exp).
         pool_top: Highest cells of `top`: a share of all cells, or a number.
         momentum: Momentum of SGD (unused by adamw).
-        warmup: Share of the steps of one_cycle in which the learning rate increases.
         length: Unit of the training length: epochs, or with `steps` steps.
         channels_last: Whether images and convolutions are channels-last in memory.
         cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
@@ -284,7 +256,6 @@ class Training(StudyTraining):
     pool: PoolKind = "mean"
     pool_top: Amount = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.25
     length: Length = "epochs"
     channels_last: bool = True
     cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"

@@ -3,9 +3,9 @@
 `draw` gives each image a row of uniform numbers that depends only on (seed, epoch, position in the
 epoch), `changes_of` decides its changes by them, `prepare` groups the images by operation, and
 `apply` changes them: crop and resize; flip and quarter turns; the outside of maps; blur and
-color; JPEG compression. Each computes in float32 (crops of 8-bit images on a CPU in 8 bits) and
-rounds once. Color, blur and compression come last, so that they treat both sides of a map's border
-alike. The outside of a map m in [0, 1], enlarged bilinearly to the image x, becomes
+color. Each computes in float32 (crops of 8-bit images on a CPU in 8 bits) and rounds once. Blur
+and color come last, so that they treat both sides of a map's border alike. The outside of a map m
+in [0, 1], enlarged bilinearly to the image x, becomes
 
     x' = m · x + (1 − m) · f(x)
 
@@ -31,11 +31,8 @@ from torch.nn import functional as F
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.resampling import (
     blur_radius,
-    cosines,
     gaussian_taps,
-    jpeg_round_trip,
     largest,
-    quantisation_tables,
     stored,
     taps_needed,
     triangle_taps,
@@ -53,6 +50,7 @@ Moved = TypeVar("Moved")
 # added later leaves the numbers of the other changes as they are.
 _OF_THE_IMAGE, _OF_THE_OUTSIDE = (2, 12), (4, 2)
 SIGMAS = 0.1, 2.0  # of a blur
+_NOISE = 0.25  # standard deviation outside maps, as a fraction of the range of levels
 
 
 def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -90,7 +88,6 @@ class Changes:
     quarters: NDArray[np.int64]  # (B,) counter-clockwise turns after the flip, 0 to 3
     factors: NDArray[np.float64] | None  # (B, 3) of brightness, contrast and saturation
     sigmas: NDArray[np.float64]  # (B,) of the blur, in pixels of the result; 0 = no blur
-    qualities: NDArray[np.int64]  # (B,) of the JPEG compression; 0 = no compression
     outside: NDArray[np.bool_]  # (B,) whether the outside of a map is changed
     keys: NDArray[np.uint64]  # (B,) below 2⁵³, starts of the random numbers of this change
 
@@ -109,7 +106,6 @@ class Changes:
             self.quarters[which],
             None,
             none,
-            none.astype(np.int64),
             none.astype(bool),
             none.astype(np.uint64),
         )
@@ -125,7 +121,6 @@ def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) 
     factors = 1 + settings.color * (2 * numbers[:, 5:8] - 1) if settings.color else None
     blurred = numbers[:, 8] < settings.blur
     least, most = SIGMAS
-    compressed = numbers[:, 10] < settings.jpeg
     outside, keys = np.zeros(len(numbers), bool), np.zeros(len(numbers), np.uint64)
     if settings.outside != "none":
         outside = numbers[:, 12] < settings.outside_rate
@@ -136,7 +131,6 @@ def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) 
         (numbers[:, 1] * 4).astype(np.int64) * settings.quarter_turns,
         factors,
         np.where(blurred, least + (most - least) * numbers[:, 9], 0.0),
-        np.where(compressed, 30 + (66 * numbers[:, 11]).astype(np.int64), 0),
         outside,
         keys,
     )
@@ -174,8 +168,6 @@ class Prepared(NamedTuple):
     order: Tensor  # (B,) int64, positions in the batch
     places: Tensor  # (B,) int64, the place of each image of the batch in this order
     values: Tensor  # (B, 7) left, top, side, sigma, factors of brightness, contrast, saturation
-    tables: Tensor  # (n, 2, 8, 8) of the last n images, which are compressed
-    transform: Tensor  # (8, 8) of `cosines`
     outside: Outside | None = None
     partners: Partners | None = None
 
@@ -217,8 +209,8 @@ def prepare(
     odd = changes.quarters % 2 == 1
     down = (changes.quarters % 3 > 0) ^ (changes.flips & odd)
     across = (changes.quarters >= 2) ^ (changes.flips & ~odd)
-    blurred, compressed = changes.sigmas > 0, changes.qualities > 0
-    order = np.lexsort((across, down, odd, blurred, compressed))
+    blurred = changes.sigmas > 0
+    order = np.lexsort((across, down, odd, blurred))
     orientations = np.column_stack([odd, down, across])[order]
     radii = np.array([blur_radius(sigma) for sigma in changes.sigmas[order]], np.int64)
     factors = np.ones((count, 3)) if changes.factors is None else changes.factors
@@ -246,8 +238,6 @@ def prepare(
         torch.from_numpy(order),
         places,
         torch.from_numpy(values),
-        torch.from_numpy(quantisation_tables(changes.qualities[order][count - compressed.sum() :])),
-        torch.from_numpy(cosines()),
         outside,
         outside_partners,
     )
@@ -279,7 +269,7 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
 
     clipped once, at the end. Of other than three channels, luma is their mean, and s = 1.
     """
-    count, most = len(canvases), _most(canvases)
+    most = _most(canvases)
     images = _moved(canvases, prepared)
     if prepared.outside is not None:
         others = None
@@ -292,10 +282,6 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
             for start in range(blurred.start, blurred.stop, most):
                 part = slice(start, min(start + most, blurred.stop))
                 _shade(images[part], prepared.values[part], blurred.radius, prepared.colored)
-    first = count - len(prepared.tables)
-    for start in range(first, count, most):
-        tables = prepared.tables[start - first : start - first + most]
-        _compress(images[start : start + most], tables, prepared.transform)
     return images.index_select(0, prepared.places)
 
 
@@ -402,19 +388,10 @@ def _recolored(levels: Tensor, factors: Tensor) -> Tensor:
     return levels.mul_(brightness * contrast * saturation).add_(luma)
 
 
-def _compress(images: Tensor, tables: Tensor, transform: Tensor) -> None:
-    """Compress and decompress (n, S, S, C) images, in place."""
-    scale = 255 / largest(images.dtype)
-    levels = images.permute(0, 3, 1, 2).float().contiguous().mul_(scale).round_()
-    levels = jpeg_round_trip(levels, tables, transform).div_(scale)
-    images.copy_(stored(levels, images.dtype).permute(0, 2, 3, 1))
-
-
 class Outside(NamedTuple):
     """Changes outside the maps of n images of a batch."""
 
     kind: OutsideKind
-    amount: float  # strength of the noise
     places: Tensor  # (n,) int64, positions in the batch
     masks: Tensor  # (n, h, w) float32 in [0, 1]
     keys: Tensor  # (n,) int64 starts of the random numbers
@@ -465,7 +442,7 @@ def _replacement(
         mean = levels.sum((1, 2), keepdim=True, dtype=torch.float64) / levels.shape[1] ** 2
         return mean.float().expand_as(levels)
     noise = normal(outside.keys[part], levels[0].numel()).view_as(levels)
-    return noise.mul_(outside.amount * highest).add_(levels).clamp_(0, highest)
+    return noise.mul_(_NOISE * highest).add_(levels).clamp_(0, highest)
 
 
 def normal(keys: Tensor, count: int) -> Tensor:

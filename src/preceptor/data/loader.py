@@ -207,7 +207,6 @@ class Rows:
             return None
         return Outside(
             settings.outside,
-            settings.outside_amount,
             torch.from_numpy(which),
             masks[usable],
             torch.from_numpy(changes.keys[which].astype(np.int64)),

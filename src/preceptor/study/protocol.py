@@ -336,7 +336,7 @@ class Protocol:
         source, steps = self.maps_of(teacher, seed)
         setting = replace(setting, alpha=1.0)
         training = training_of(self.study, setting.guidance)
-        changes = {"outside": "mean", "outside_rate": 1.0, "outside_strength": None}
+        changes = {"outside": "mean", "outside_rate": 1.0}
         augmentation = training.augmentation.model_copy(update=changes)
         own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
         config = run_config(

@@ -320,6 +320,9 @@ def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
     return [settings.steps * (epoch + 1) // settings.epochs for epoch in range(settings.epochs)]
 
 
+_WARMUP = 0.25  # share of the steps of one_cycle in which the learning rate increases
+
+
 def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
     """Learning rate of one step, 0 ≤ step < total, in an epoch (or period)."""
     if settings.schedule == "constant":
@@ -330,9 +333,9 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
     done = (step + 0.5) / total
     if settings.schedule == "cosine":
         return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-    if done < settings.warmup:
-        return settings.lr * done / settings.warmup
-    fall = (done - settings.warmup) / (1 - settings.warmup)
+    if done < _WARMUP:
+        return settings.lr * done / _WARMUP
+    fall = (done - _WARMUP) / (1 - _WARMUP)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * fall))
 
 
