@@ -304,3 +304,12 @@ def test_the_interval_over_images_is_that_of_the_comparison(plan: Plan, whole: R
         assert (ladder.place_images == ends) == known
         assert ladder.place is not None
         assert not known or ends[0] < ladder.place.mean < ends[1]
+
+
+def test_with_several_ways_of_guidance_it_stays(tmp_path: Path) -> None:
+    """Comparisons of each way alone have none over images."""
+    (found,) = gather(
+        scored(tmp_path, guidances={"l2": {}, "l1": {"distance": "l1"}})
+    ).primary_ladders
+    assert all(np.isfinite(gain.images).all() for gain in found.over_controls)
+    assert len(found.over_controls) == len(ANY_MAP)

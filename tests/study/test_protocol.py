@@ -288,6 +288,21 @@ def test_controls_of_a_mapper_guide_the_class_with_marks(tmp_path: Path, role: s
     assert run_of(one, "student", mapper).maps.marks
 
 
+@pytest.mark.parametrize(("positive", "classes"), [("plain", ()), ("marked", ("plain",))])
+def test_a_mapper_detects_if_only_the_positive_class_has_marks(
+    tmp_path: Path, positive: str, classes: tuple[str, ...]
+) -> None:
+    manifest = squares(tmp_path / "data")
+    table = pd.read_csv(manifest)
+    for label in classes:  # one training image of this class is marked as well
+        row = table.index[(table["split"] == "train") & (table["label"] == label)][0]
+        table.loc[row, "saliency"] = table["saliency"].dropna().iloc[0]
+    table.to_csv(manifest.with_name("more.csv"), index=False)
+    assert squares_protocol(manifest, mapper=True).mapper_detects
+    more = manifest.with_name("more.csv")
+    assert not squares_protocol(more, mapper=True, positive=positive).mapper_detects
+
+
 def test_masks_guide_all_classes_with_the_maps_of_a_mapper(tmp_path: Path) -> None:
     training = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
     one = squares_protocol(squares(tmp_path / "data"), mapper=True, training=training)

@@ -189,9 +189,9 @@ def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Average precision: Σ (R_k − R_{k−1}) P_k over the distinct thresholds."""
+    """Average precision: Σ (R_k − R_{k−1}) P_k over the distinct thresholds; NaN of one class."""
     false, true, _ = _cumulative(labels, scores)
-    if not true[-1]:
+    if not (true[-1] and false[-1]):
         return float("nan")
     precision = true[1:] / (true[1:] + false[1:])
     return float(np.sum(np.diff(true) / true[-1] * precision))

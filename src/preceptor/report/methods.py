@@ -78,6 +78,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         seconds=seconds if math.isfinite(seconds) else 0.0,
         distance=_distance,
         pooling=_pooling,
+        mapper_pool=Pool("top", training.pool_top).words,
         initial=_initial(study),
         changes=_changes(training.augmentation),
     )

@@ -166,7 +166,7 @@ def ladders(
                 continue
             gains, images = [], dict[str, tuple[float, float]]()
             if name == setup.primary and not compared.empty:
-                of = (compared["key_a"] == "student") & (compared["backbone"] == backbone)
+                of = (compared["question"] == "control") & (compared["backbone"] == backbone)
                 lines = compared.loc[of, ["key_b", "image_low", "image_high"]].to_numpy(object)
                 images = {key: (float(low), float(high)) for key, low, high in lines}
             for key in any_map.among if any_map is not None else ():

@@ -209,7 +209,8 @@ def setup_of(plan: Plan) -> Setup:
     manifest, winner = protocol.workspace.manifest, plan.winner()
     sets = [protocol.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
     teacher = None
-    if winner is not None and winner.kind != "given":
+    # Of other Teachers, the maps that guide are not the ones whose agreement is recorded.
+    if winner and winner.kind != "given" and winner.method != "rise" and study.generations == 1:
         role: Role = "mapper" if winner.kind == "mapper" else "teacher"
         teacher = Arm(role, winner.name, winner.alpha)
     return Setup(

@@ -21,7 +21,7 @@ from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import forwards_of, shards_of
-from preceptor.maps.sources import shows_marks, with_maps
+from preceptor.maps.sources import marked_classes, shows_marks, with_maps
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
@@ -436,8 +436,11 @@ class Protocol:
 
     @property
     def mapper_detects(self) -> bool:
-        """Whether mappers can detect: there are mappers, and the study has two classes."""
-        return bool(self.study.mapper) and len(self.workspace.manifest.classes) == 2
+        """Whether mappers can detect: of two classes, only the positive one has human maps."""
+        if not self.study.mapper or len(self.workspace.manifest.classes) != 2:
+            return False
+        marked = marked_classes(self.workspace.manifest, self.workspace.train_mask)
+        return marked == [self.study.positive]
 
     @property
     def workspace(self) -> Workspace:
