@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 import preceptor
+from preceptor.deploy.http_server import listen
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
+from preceptor.errors import InputError
 from tests.commands import HANGS
 from tests.deploy.fuzzing import fuzz
 from tests.deploy.serving import Running, multipart, running, send
@@ -327,3 +329,12 @@ def test_mutated_requests_break_nothing(server: Running, pictures: ImageFiles) -
     statuses = fuzz(server, sorted([*pictures.good, *pictures.bad]), 400)
     for status in (200, 400, 415, 422):
         assert statuses[status], statuses
+
+
+def test_a_port_that_is_taken_is_refused_with_its_number() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            InputError, match=rf"^--host 127\.0\.0\.1 --port {port}: .*; choose another$"
+        ):
+            listen("127.0.0.1", port)

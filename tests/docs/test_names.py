@@ -1,4 +1,4 @@
-"""Names of the library in the documents: each is one of the code."""
+"""Names of the library in the documents, each one of the code, and words that are not used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from preceptor.utils.plugins import Group
-from tests.documents import PAGES, ROOT
+from tests.documents import PAGES, ROOT, forbidden
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 DOTTED = re.compile(r"(?<![\w/.@-])preceptor(?:\.\w+)+")
@@ -66,3 +66,8 @@ def test_wrong_names_are_found() -> None:
         "preceptor.saliency.cam.decision",
         "alpha_begin",
     ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_word_is_one_that_the_list_replaces(page: Path) -> None:
+    assert not forbidden(page.read_text(encoding="utf-8"))
