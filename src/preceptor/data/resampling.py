@@ -156,6 +156,3 @@ def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     grid = on_unit_square(values)
     stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))
     return np.rint(stretched).astype(np.uint8)
-
-
-# Annex K, tables K.1 (luminance) and K.2 (chrominance).
