@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -77,9 +78,13 @@ def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) ->
     assert [one.split for one in read_labelme([source / "train-12.json"])] == [""]
     two = read_labelme([source / "train" / "a", source / "val"])
     assert sorted(one.split for one in two) == ["", "val"]
-    outcome = here("data", "import", "labelme", source, "--to", tmp_path / "out")
+    save_image(source / "val" / "none.png")  # an image without a file
+    options = ("--to", tmp_path / "out", "--unmarked", "examined")
+    outcome = here("data", "import", "labelme", source, *options)
     assert outcome.code == 0, outcome
     assert "note: 3 images are in no split; add --split" in outcome.out
+    splits = pd.read_csv(tmp_path / "out" / "manifest.csv").set_index("name")["split"]
+    assert splits["val/none.png"] == "val"
 
 
 def test_a_flag_is_the_class_of_the_image(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_boxes_of_the_development_kit_count_from_one(tmp_path: Path) -> None:
     write(tmp_path, voc(box(), more=source.format("The VOC2012 Database")))
     write(tmp_path, voc(box(), name="b.png", more=source.format("Unknown")), "b")
     found = images_of(read_voc(tmp_path))
+    assert read_voc(tmp_path).whole_folder  # images without a file are left out or backgrounds
     assert found["a.png"].annotations[0].shape == Box(0, 1, 11, 6)
     assert found["b.png"].annotations[0].shape == Box(1, 2, 10, 5)
 

@@ -29,12 +29,14 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
                        env=os.environ | {AT: str(at)})  # fmt: skip
         return done.returncode, done.stderr
 
-    code, _ = predict(f"whole{suffix}")
+    for name in ("whole", "again"):
+        (folder / name).mkdir()
+    code, _ = predict(f"whole/a{suffix}")
     assert code == 1
     kills = 0
-    rows = folder / f".again{suffix}.partial" / "rows.jsonl"
+    rows = folder / "again" / f".a{suffix}.partial" / "rows.jsonl"
     for at in (0, 9, 23, 37, 12, -1):
-        code, told = predict(f"again{suffix}", at)
+        code, told = predict(f"again/a{suffix}", at)
         if rows.exists() and at > 9:  # half a row of half a batch
             os.truncate(rows, rows.stat().st_size - 7)
         assert code in (-signal.SIGKILL, 1), told
@@ -45,16 +47,17 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     assert kills >= 3
 
     def content(name: str) -> dict[str, bytes]:
-        found = {"table": (folder / f"{name}{suffix}").read_bytes()}
-        for file in (folder / f"{name}-maps").rglob("*"):
-            if file.is_file() and not file.name.startswith("."):  # of a killed writer
-                found[str(file.relative_to(folder / f"{name}-maps"))] = file.read_bytes()
-        return found
+        files = [file for file in (folder / name).rglob("*") if file.is_file()]
+        return {
+            str(file.relative_to(folder / name)): file.read_bytes()
+            for file in files
+            if not file.name.startswith(".")  # of a killed writer
+        }
 
     whole, again = content("whole"), content("again")
     assert whole.keys() == again.keys()
     assert {name for name in whole if whole[name] != again[name]} == set()
-    assert not (folder / f".again{suffix}.partial").exists()
+    assert not rows.parent.exists()
 
 
 def test_an_unfinished_output_is_continued_only_as_it_was_begun(

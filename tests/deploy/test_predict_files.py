@@ -111,7 +111,7 @@ def test_maps_as_pictures(
     assert len(list((folder / "found-maps").rglob("*.png"))) == len(rows)
     predictor = preceptor.load(models["letterbox"], device="cpu")
     for row, file in zip(rows, image_files.good, strict=True):
-        drawn = Image.open(folder / "found-maps" / row["map"])
+        drawn = Image.open(folder / row["map"])
         assert drawn.size == image_size(file)
         saliency = predictor(file).map_at_image()
         if kind == "png":

@@ -52,7 +52,9 @@ def test_every_form_of_a_request_gives_the_prediction_of_the_predictor(
     wanted = [predictor(path) for path in pictures.good]
     coded = [base64.b64encode(one).decode() for one in contents]
     names = [path.name for path in pictures.good]
-    named = [{"name": n, "data": c} for n, c in zip(names, coded, strict=True)]
+    named = [
+        {"name": n, "data": f"data:image/png;base64,{c}"} for n, c in zip(names, coded, strict=True)
+    ]
     told = [
         server.post_files(list(zip(names, contents, strict=True))),
         server.post(json.dumps({"images": coded}).encode(), "application/json"),
@@ -68,7 +70,7 @@ def test_every_form_of_a_request_gives_the_prediction_of_the_predictor(
     assert [one["name"] for one in told[0].json["predictions"]] == names
     assert [one["name"] for one in told[1].json["predictions"]][:2] == ["image 1", "image 2"]
     assert [one["name"] for one in told[2].json["predictions"]] == names
-    for kind in ("image/png", "image/anything", "application/octet-stream"):
+    for kind in ("image/png", "application/dicom", "application/octet-stream"):
         for content, prediction in zip(contents, wanted, strict=True):
             (found,) = server.post(content, kind).json["predictions"]
             assert_is(found, prediction)

@@ -94,8 +94,9 @@ def read_masks(
 def read_folders(source: Path | str, masks: Path | str | None = None) -> ImportedAnnotations:
     """Class folders of images, in folders of splits or not: `train/crack/a.png`, `crack/a.png`.
 
-    A mask lies at the same place in the folder of masks, with any suffix and with an ending or
-    none: `a_mask.png` for `a.png`. The folder of masks may be that of the images.
+    A mask lies at the same place in the folder of masks, with or without the folder of the split,
+    with any suffix and with an ending or none: `a_mask.png` for `a.png`. The folder of masks may be
+    that of the images.
     """
     root = Path(source)
     other = None if masks is None else Path(masks)
@@ -119,11 +120,15 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         if not mixed:
             by_place = {_base(mask)[0]: mask for mask in mask_names}
             by_place |= {place_of(mask): mask for mask in mask_names}
-            placed = {name: by_place.get(place_of(name)) for name in names}
+            # As in MVTec AD: test/broken/000.png has the mask ground_truth/broken/000_mask.png.
+            placed = {
+                name: by_place.get(place_of(name)) or by_place.get(place_of(_without_split(name)))
+                for name in names
+            }
             given = {name: [mask] for name, mask in placed.items() if mask}
             for mask, count in Counter(filter(None, placed.values())).items():
                 if count > 1:
-                    what = f"{count} images have its place, which differ in their suffixes"
+                    what = f"{count} images have its place, which differ in suffix or split"
                     log.problem(mask, what, "rename all but one of them, and their masks")
         records = _Masks(root if other is None else other, {}, log)
         for name in names:
@@ -150,6 +155,11 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         masks=None if mixed else other,
         mask_files=frozenset(own),
     )
+
+
+def _without_split(name: str) -> str:
+    """Path of an image without folders of splits."""
+    return "/".join(part for part in name.split("/") if not split_of(part))
 
 
 def _by_image(pairs: Mapping[str, str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from preceptor.annotations.files import RECORD, ImageFiles
+from preceptor.annotations.files import RECORD, ImageFiles, split_of_folders
 from preceptor.annotations.shapes import (
     AnnotatedImage,
     ImportedAnnotations,
@@ -330,7 +330,8 @@ class _Import:
         options, labels, log = self.options, self.labels, self.log
         every = self.files.names if self.imported.whole_folder else []
         for name in every if labels is None else labels:
-            self.rows.setdefault(name, _Row(name, AnnotatedImage(name, None, ())))
+            split = split_of_folders(PurePosixPath(name))
+            self.rows.setdefault(name, _Row(name, AnnotatedImage(name, None, (), split=split)))
         self._decide_unmarked()
         self._check_classes()
         records: list[dict[str, object]] = []

@@ -106,7 +106,8 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
 
     classes = [name for name in colors.values() if name != "background"]
     count = len({*masks, *(xml.stem for xml in xmls)})
-    return ImportedAnnotations("voc", path, read, classes, (), count)
+    # Beside segmentations there are images without any, which the lists of VOC leave out as well.
+    return ImportedAnnotations("voc", path, read, classes, (), count, whole_folder=not masks)
 
 
 def _voc_splits(root: Path) -> dict[str, str]:

@@ -178,7 +178,8 @@ def data_import(
         to: Output folder, new or empty; for und, the output manifest, .csv or .parquet.
         images: Folder of the images; fixations, masks and und require it.
         labels: CSV with path,label[,split,source,group,annotated].
-        positive: Class of the shapes to draw; images with one have this label. Repeatable.
+        positive: Class of the shapes to draw; images with one have this label, or the label
+            positive if several are given. Repeatable.
         negative: Label of images without a shape of these classes.
         unmarked: Images without a shape: examined (nothing to mark) or unknown (not examined).
         nothing_to_mark: Label whose images without a shape were examined; others were not.

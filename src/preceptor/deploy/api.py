@@ -32,7 +32,7 @@ _DIGITS = 6  # of the values of a map
 _LONGEST_SIDE = 65_535  # resampling needs memory for each row and column of an image
 # Its warnings are a line for each malformed request.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
-_RAW = ("application/octet-stream", "binary/octet-stream")
+_RAW = ("application/octet-stream", "binary/octet-stream", "application/dicom")
 
 MapForm = Literal["none", "grid", "png"]
 
@@ -144,6 +144,8 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
                 raise malformed(f"image {number}: name must be a text of at most 200 characters")
         if not isinstance(data, str):
             raise malformed(f"image {number}: a text in base64 is needed")
+        if data.startswith("data:"):  # as a browser encodes a file
+            data = data.partition(",")[2]
         try:
             content = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:

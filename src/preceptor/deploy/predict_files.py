@@ -235,7 +235,8 @@ def _predict(
                     elif maps is not None:
                         file = map_file_name(number, image)
                         drawn.append(pool.submit(_draw, maps, file, image, prediction))
-                    row = row_of(_name(image), prediction, file)
+                    at = f"{maps.folder.name}/{file}" if maps is not None and file else None
+                    row = row_of(_name(image), prediction, at)
                     lines.append(json.dumps(row, ensure_ascii=False) + "\n")
                     number += 1
             write()
