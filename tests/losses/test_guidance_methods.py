@@ -576,6 +576,10 @@ def test_inputs_by_hand() -> None:
     assert inputs.filled(images, keep, "zero")[0].flatten().tolist() == [0, 0, 0, 3]
     assert inputs.filled(images, keep, "mean")[0].flatten().tolist() == [0, 1.5, 1.5, 3]
     assert inputs.filled(images, keep, "other")[0].flatten().tolist() == [0, 5, 6, 3]
+    # Images without a map stay as they are: they share batch statistics with the others.
+    one = GuidanceBatch(images, torch.zeros(2, dtype=torch.int64), keep[:, 0], torch.eye(2)[0])
+    assert torch.equal(inputs.emptied(one, "zero")[1], images[1])
+    assert inputs.emptied(one, "zero")[0].flatten().tolist() == [0, 1, 2, 0]
     p, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert inputs.jensen_shannon(p, q).item() == pytest.approx(math.log(2))
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)  # a probability of exactly 0

@@ -42,6 +42,7 @@ from preceptor.utils.results import digest, file_digest
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.
 NUMERICS = 4
+_METHOD_NUMERICS = {"faithful": 1}  # the same for a guidance method alone
 
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:
@@ -110,7 +111,8 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     values.setdefault("training", {})
     if not config.guided:
         values["guided"] = False  # otherwise equal to a guided run with defaults
-    return digest([values, rows_hash, weights_hash, NUMERICS])
+    own = _METHOD_NUMERICS.get(config.training.method) if config.guided else None
+    return digest([values, rows_hash, weights_hash, NUMERICS, *([own] if own else [])])
 
 
 def files_digest(arguments: Mapping[str, Any]) -> str:

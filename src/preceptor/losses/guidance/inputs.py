@@ -43,6 +43,15 @@ def filled(images: Tensor, keep: Tensor, fill: Fill) -> Tensor:
     return torch.lerp(new, images, keep.to(images.dtype).expand_as(images))
 
 
+def emptied(batch: GuidanceBatch, fill: Fill) -> Tensor:
+    """(B, C, H, W) guided images filled inside their maps.
+
+    Others stay as they are: blank ones would change the batch statistics of the guided images.
+    """
+    keep = torch.where(batch.guided[:, None, None, None], batch.outside, 1)
+    return filled(batch.images, keep, fill)
+
+
 @dataclass(config=CHECKED, kw_only=True)
 class Robust(Guidance):
     """CoRM and PGD-Ex: the class is right after a random, or the worst, change outside the map."""
@@ -88,7 +97,7 @@ class Latent(Guidance):
         away = torch.linalg.vector_norm(out.pooled - kept.pooled, dim=1)
         if self.kind == "actdiff":
             return {"latent": batch.only(away)}
-        destroyed = forward(filled(batch.images, batch.outside, self.fill))
+        destroyed = forward(emptied(batch, self.fill))
         apart = torch.linalg.vector_norm(out.pooled - destroyed.pooled, dim=1)
         p, q = ((output.logits / self.temperature).softmax(1) for output in (out, kept))
         return {
@@ -119,7 +128,7 @@ class Faithful(Guidance):
         """CE of the inside, and KL(uniform ‖ p) = −log K − mean log p of the outside."""
         forward()
         inside = forward(filled(batch.images, 1 - batch.outside, self.fill)).logits
-        outside = forward(filled(batch.images, batch.outside, self.fill)).logits
+        outside = forward(emptied(batch, self.fill)).logits
         away = -outside.log_softmax(1).mean(1) - math.log(outside.shape[1])
         return {
             "sufficiency": batch.only(cross_entropy(inside, batch.labels, reduction="none")),
