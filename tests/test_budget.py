@@ -18,7 +18,7 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 39_700,
+    "lines of source": 39_725,
     "modules of source": 159,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_100,

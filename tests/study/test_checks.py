@@ -104,6 +104,19 @@ def test_marks_that_cannot_guide_are_none(tmp_path: Path, lacking: dict[str, Any
         check_study(config, Workspaces.of_study(config, tmp_path / "store"), networks=False)
 
 
+def test_changes_that_tell_the_class_are_noted(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", size=(8, 8))  # maps of the class marked
+    for guidances, classes, found in (
+        ({"a": {"method": "outside"}, "b": {"method": "latent"}}, None, ["outside: human maps"]),
+        ({"a": {"method": "outside"}}, ["plain", "marked"], []),
+        ({"a": {"method": "rank"}}, None, []),
+    ):
+        config = study(manifest, guidances=guidances, guide_classes=classes)
+        workspaces = Workspaces.of_study(config, tmp_path / "store")
+        notes = check_study(config, workspaces, networks=False)
+        assert [note[: note.find(" guide only marked")] for note in notes] == found
+
+
 def test_what_a_network_cannot_give_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", size=(8, 8))
     names = {"teachers": ["test_vit"], "students": ["test_vit"], "backbone_args": {}}

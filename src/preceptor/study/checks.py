@@ -22,7 +22,7 @@ from preceptor.data.store import arrow_hashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, GuidanceBatch, GuidedForward
-from preceptor.maps.sources import check_matches, too_few_for_components
+from preceptor.maps.sources import check_matches, marked_classes, too_few_for_components
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
@@ -44,8 +44,9 @@ def check_study(
 ) -> list[str]:
     """Check a study before training; all problems are reported together, as an InputError.
 
-    Returns notes: grids that are coarse compared with the human marks (if `maps_cached`), and test
-    images that the manifests of several seeds share. Without `networks` no backbone is built.
+    Returns notes: grids that are coarse compared with the human marks (if `maps_cached`), changes
+    of images that tell the class, and test images that several seeds share. Without `networks` no
+    backbone is built.
     """
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
@@ -79,6 +80,7 @@ def check_study(
     if problems:
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
+    notes += _changes_that_tell_the_class(study, methods, workspaces.first)
     share, words = shared_images(workspaces)
     if share >= _NOTED:
         notes.append(
@@ -213,6 +215,27 @@ def coarse_grid(
             f"{share:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
             f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
+        )
+
+
+# Methods that train the label on changed images.
+_CHANGING = ("faithful", "outside", "robust")
+
+
+def _changes_that_tell_the_class(
+    study: StudyConfig, methods: Sequence[Guidance | None], workspace: Workspace
+) -> Iterator[str]:
+    """Note on images that are changed by their maps, which are of some of the classes."""
+    manifest = workspace.manifest
+    marked = study.guide_classes or marked_classes(manifest, workspace.train_mask)
+    names = [one.name for one in methods if one is not None and one.name in _CHANGING]
+    if study.training.augmentation.outside != "none":
+        names.append("augmentation.outside")
+    if names and set(marked) != set(manifest.classes):
+        yield (
+            f"{', '.join(dict.fromkeys(names))}: human maps guide only {', '.join(marked)}, so "
+            "that changed images are all of these classes, and the change itself can tell the "
+            "class; compare with another method, such as l2"
         )
 
 
