@@ -144,10 +144,9 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
                 raise malformed(f"image {number}: name must be a text of at most 200 characters")
         if not isinstance(data, str):
             raise malformed(f"image {number}: a text in base64 is needed")
-        if data.startswith("data:"):  # as a browser encodes a file
-            data = data.partition(",")[2]
+        before, mark, after = data.partition(";base64,")  # a data URI, as browsers encode a file
         try:
-            content = base64.b64decode(data, validate=True)
+            content = base64.b64decode(after if mark else before, validate=True)
         except (binascii.Error, ValueError) as error:
             raise malformed(f"image {number}: it is not in base64") from error
         uploads.append(Upload(name, content))
