@@ -90,8 +90,7 @@ docs-site:
 	$(BIN)/python docs/shell_blocks.py
 
 docs-commands:
-	$(BIN)/python -m pytest -q tests/docs/test_commands.py tests/docs/test_keys.py tests/docs/test_names.py \
-		tests/docs/test_wording.py
+	$(BIN)/python -m pytest -q tests/docs/test_commands.py tests/docs/test_keys.py tests/docs/test_names.py
 
 clean:
 	rm -rf .venv node_modules demo-study rehearsal build dist site docs/reference/generated
