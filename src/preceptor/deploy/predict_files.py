@@ -233,10 +233,10 @@ def _predict(
                     if isinstance(prediction, BadImage):
                         report_bad(image.name, prediction.reason)
                     elif maps is not None:
-                        file = map_file_name(number, image)
-                        drawn.append(pool.submit(_draw, maps, file, image, prediction))
-                    at = f"{maps.folder.name}/{file}" if maps is not None and file else None
-                    row = row_of(_name(image), prediction, at)
+                        name = map_file_name(number, image)
+                        drawn.append(pool.submit(_draw, maps, name, image, prediction))
+                        file = f"{maps.folder.name}/{name}"
+                    row = row_of(_name(image), prediction, file)
                     lines.append(json.dumps(row, ensure_ascii=False) + "\n")
                     number += 1
             write()
