@@ -231,7 +231,7 @@ def _changes_that_tell_the_class(
     names = [one.name for one in methods if one is not None and one.name in _CHANGING]
     if study.training.augmentation.outside != "none":
         names.append("augmentation.outside")
-    if names and marked and set(marked) != set(manifest.classes):
+    if names and set(marked) != set(manifest.classes):
         yield (
             f"{', '.join(dict.fromkeys(names))}: human maps guide only {', '.join(marked)}, so "
             "that changed images are all of these classes, and the change itself can tell the "
