@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,8 @@ def test_what_another_name_left_unsaved_is_told(browser: Browser, tmp_path: Path
         page = pages.another_tab(context, server, "Adda", "image-1.png", "status of 409")
         page.get_by_text("2 changes of Ada wait here.").wait_for()
         assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
+        # A message of Adda that arrives after Ada has begun would be refused.
+        page.route("**/open", lambda route: (time.sleep(0.5), route.continue_()))
         page.get_by_role("button", name="Go on as Ada", exact=True).click()
         page.wait_for_function("() => document.getElementById('who').textContent === 'Ada'")
         page.locator("#trouble").wait_for(state="hidden")

@@ -65,14 +65,14 @@ function askName(box, people, chosen) {
 }
 
 // Takes leave of the person who works here; whether nothing was in the way.
-function takeLeave() {
+async function takeLeave() {
   if (!finish()) return false;
   if (page.outbox.entries.length > 0) {
     say("Another person can begin when everything is saved.");
     return false;
   }
+  const heard = giveBack();
   if (page.entry !== null) {
-    giveBack();
     leave(true);
     page.entry = null;
     page.lost = [];
@@ -81,14 +81,15 @@ function takeLeave() {
     view.show(null);
     showPanel();
   }
+  page.work = null;
+  await heard; // under the next person's name, the server would refuse it
   return true;
 }
 
 async function goOnAs(name) {
   const fresh = await reached();
-  if (!fresh || !takeLeave()) return;
+  if (!fresh || !(await takeLeave())) return;
   setCsrf(fresh.csrf);
-  page.work = null;
   try {
     await post("/api/person", { name });
     await begun(await get("/api/state"));
@@ -99,9 +100,8 @@ async function goOnAs(name) {
 
 async function signIn() {
   const fresh = await reached();
-  if (!fresh || !takeLeave()) return;
+  if (!fresh || !(await takeLeave())) return;
   setCsrf(fresh.csrf);
-  page.work = null;
   askName($("card"), fresh.people, (chosen) => begun(chosen));
 }
 

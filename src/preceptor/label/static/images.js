@@ -62,10 +62,10 @@ export async function show(id, { back = false } = {}) {
 }
 
 // Tells the server that this tab is left: what it keeps for the person may be handed out to others.
-export function giveBack() {
+export async function giveBack() {
   if (page.entry === null || page.wrong.elsewhere || page.wrong.session) return;
   const body = { tab: page.outbox.tab, close: true };
-  post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
+  await post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
 }
 
 export function leave(back) {
