@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import GUIDANCE_NAMES, Training, takes_masks
 from preceptor.data.loader import TrainingStream, epoch_order, split_batches
 from preceptor.data.workspace import Workspace
@@ -173,16 +173,30 @@ def test_a_distance_by_name_and_as_a_method_is_the_same(manifest: Path, tmp_path
         assert result.record.metrics[key] == same, key
 
 
-def test_the_scale_of_few_maps_is_measured_where_they_occur(tmp_path: Path) -> None:
-    """Periods of one step, the first without a map."""
+def test_all_roles_of_a_seed_have_one_scale(tmp_path: Path) -> None:
+    """Of one map among 48 images, of all maps, of shuffled ones, and of one centered map."""
     path = squares(tmp_path, splits={"train": 48, "val": 4, "test": 4})
     table = pd.read_csv(path)
     table.loc[(table["split"] == "train") & (table.index != 1), "saliency"] = ""
-    table.to_csv(path, index=False)
-    short = {"method": "rank", "length": "steps", "steps": 6, "epochs": 6}
-    for seed in range(3):  # the image is in the first batch of at most a part of the seeds
-        config = config_of(path, {}, training=short, seed=seed)
-        assert (train(config, tmp_path / f"{seed}").record.guidance_scale or 0) > 0
+    few = tmp_path / "few.csv"
+    table.to_csv(few, index=False)
+    short = {"training": {"method": "rank", "length": "steps", "steps": 2, "epochs": 1}}
+    shuffled = MapSource(kind="human", shuffle_seed=0)
+    configs = [config_of(few, short), config_of(path, short), config_of(path, short, maps=shuffled)]
+    configs.append(config_of(few, short, maps=MapSource(kind="centre")))
+    scales = {train(one, tmp_path / "runs").record.guidance_scale for one in configs}
+    assert len(scales) == 1
+    assert (scales.pop() or 0) > 0
+
+
+def test_the_scale_of_input_gradients_is_that_of_a_network_in_training(tmp_path: Path) -> None:
+    """At the start the term is much smaller, so that its λ would be no strength."""
+    path = squares(tmp_path, splits={"train": 48, "val": 4, "test": 4})
+    settings = {"preset": {"scalar": "logp"}, "method": "gradient", "lr": 0.05}
+    of = {"training": settings | {"length": "steps", "steps": 100, "epochs": 1}}
+    guided = train(config_of(path, of, alpha=0.999999), tmp_path / "runs").record
+    term = guided.metrics["guidance"]  # mean over a training that is guided hardly at all
+    assert 0.1 < (guided.guidance_scale or 0) * term / math.log(2) < 10
 
 
 @pytest.mark.parametrize("method", ["gradient", "head"])

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ from preceptor.losses.guidance import (
     GuidanceBatch,
     GuidedForward,
     guided_objective,
-    measure_scale,
+    mean_losses,
 )
 from preceptor.losses.guided import (
     LossTerms,
@@ -84,8 +83,16 @@ class RunContext:
         return RunFailedError(f"run {self.id}: the training diverged{how}; lower lr or set clip")
 
 
-def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progress:
-    """Train all remaining epochs, and keep the weights of the best one."""
+def fit(
+    run: RunContext,
+    trainer: Trainer,
+    validation: dict[str, Rows],
+    reference: Callable[[], TrainingStream],
+) -> Progress:
+    """Train all remaining epochs, and keep the weights of the best one.
+
+    `reference` gives the training images with centered maps, see `Trainer.measured_scale`.
+    """
     config, model, ends = run.config, trainer.model, trainer.ends
 
     # Resume.
@@ -95,7 +102,7 @@ def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progr
     if progress.epoch:
         run.tell(f"resumed after epoch {progress.epoch} of {len(ends)}")
     if trainer.method is not None and progress.scale is None:
-        progress.scale = trainer.measured_scale(trainer.method)
+        progress.scale = trainer.measured_scale(trainer.method, reference())
     trainer.scale = progress.scale
 
     with progress_display() as display:
@@ -143,7 +150,8 @@ def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progr
     return progress
 
 
-SCALE_BATCHES = 4  # with guided images, by which the scale of a guidance method is measured
+PLAIN_STEPS = 100  # steps without guidance, after which the scale of a method is measured
+SCALE_IMAGES = 64  # images, at least, by which it is measured
 
 
 class Trainer:
@@ -274,24 +282,38 @@ class Trainer:
             },
         )
 
-    def measured_scale(self, method: Guidance) -> float:
-        """λ of a guidance method by the first batches with guided images, in training mode."""
+    def measured_scale(self, method: Guidance, reference: TrainingStream) -> float:
+        """λ of a guidance method: log K of K classes ÷ its mean term after plain steps.
+
+        The maps of `reference` are centered maps of all images, so that Students, controls and
+        ceiling of a seed have the same λ, however many of their images are guided. At the start of
+        training a term may be thousands of times smaller than after some steps. Changes neither
+        the model nor its optimizer.
+        """
+        if method.weight is not None:
+            return method.weight
+        kept, settings = snapshot(self.model), self.config.training
         torch.manual_seed(derived_seed(self.config.seed, -2))
         self.model.train()
-
-        def guided() -> Iterator[GuidanceBatch]:
-            started = False
-            for step, batch in enumerate(self.stream.steps(0, self.ends[-1])):
-                if started and step >= self.ends[0]:
-                    return
-                images, targets = self._input(batch.images), self._targets(batch)
-                converted = guidance_batch(images, targets, batch.input_maps)
-                weight = method.weights(converted)
-                if weight is not None and bool((weight > 0).any()):
-                    started = True
-                    yield converted
-
-        return measure_scale(method, islice(guided(), SCALE_BATCHES), self.guided_forward)
+        optimizer = new_optimizer(settings, self.model.parameters())
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
+        steps = min(PLAIN_STEPS, self.ends[-1])
+        batches = math.ceil(SCALE_IMAGES / min(reference.sizes))
+        measured: list[GuidanceBatch] = []
+        for step, batch in enumerate(reference.steps(0, steps + batches)):
+            images, targets = self._input(batch.images), self._targets(batch)
+            if step >= steps:
+                measured.append(guidance_batch(images, targets, batch.input_maps))
+                continue
+            optimizer.zero_grad(set_to_none=True)
+            logits, _ = self.forward(images)
+            scaler.scale(nn.functional.cross_entropy(logits, targets.labels)).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+        classes = len(self.model.spec.image_classes or self.model.spec.classes)
+        mean = mean_losses(method, measured, self.guided_forward)[1]
+        self.model.load_state_dict(kept)
+        return math.log(classes) / mean
 
 
 def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) -> GuidanceBatch:
@@ -305,6 +327,14 @@ def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) 
         size = list(images.shape[-2:])
         large = nn.functional.interpolate(masks[:, None], size, mode="bilinear")[:, 0]
     return GuidanceBatch(images, targets.labels, maps, weight, large)
+
+
+def new_optimizer(settings: Training, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Optimizer of a run."""
+    lr, decay = settings.lr, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
+    return torch.optim.SGD(weights, lr, settings.momentum, weight_decay=decay)
 
 
 def derived_seed(seed: int, epoch: int) -> int:

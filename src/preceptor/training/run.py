@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,21 @@ import torch
 import torchvision
 
 from preceptor.config.files import dump_config
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.inference.predict import score_frame, to_device
+from preceptor.losses.guidance import Guidance
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import load_model, save_model
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
-from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
+from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
 from preceptor.training.prepare import build, guided_rows, image_formats, method_of, run_id_of
 from preceptor.training.record import (
     Progress,
@@ -177,7 +179,8 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     release_memory(device)
     model, rows, validation = _prepare(run, workspace)
     trainer = _trainer(config, device, model, rows)
-    progress = fit(run, trainer, validation)
+    reference = partial(_reference, config, workspace, model, device)
+    progress = fit(run, trainer, validation, reference)
     record = _record(run, model, rows, progress, device)
     model.load_state_dict(progress.best_state)
     try:
@@ -277,17 +280,7 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
     method = method_of(settings) if config.guided else None
-    stream = TrainingStream(
-        rows,
-        settings.batch_size,
-        seed=config.seed,
-        settings=settings.augmentation,
-        length=settings.length,
-        balanced=settings.balanced,
-        device=device,
-        paired=config.consistency > 0,
-        in_input=method is not None and "map_input" in method.needs,
-    )
+    stream = _stream(config, device, rows, method)
     if stream.sizes[0] < 2 and has_batch_norm(model):  # the variance of one image is 0
         raise InputError(
             f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
@@ -301,13 +294,35 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
             model, model.preprocess(to_device(first, device, settings.channels_last))
         )
     weights = [*model.parameters(), *(layers.parameters() if layers else ())]
-    lr, decay = settings.lr, settings.weight_decay
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
-    else:
-        optimizer = torch.optim.SGD(weights, lr, settings.momentum, weight_decay=decay)
+    optimizer = new_optimizer(settings, weights)
     return Trainer(config, model, optimizer, stream, method, layers)
+
+
+def _stream(
+    config: RunConfig, device: torch.device, rows: Rows, method: Guidance | None
+) -> TrainingStream:
+    """Batches of a run."""
+    settings = config.training
+    return TrainingStream(
+        rows,
+        settings.batch_size,
+        seed=config.seed,
+        settings=settings.augmentation,
+        length=settings.length,
+        balanced=settings.balanced,
+        device=device,
+        paired=config.consistency > 0,
+        in_input=method is not None and "map_input" in method.needs,
+    )
+
+
+def _reference(
+    config: RunConfig, workspace: Workspace, model: GuidedModel, device: torch.device
+) -> TrainingStream:
+    """Batches of the training images with one centered map, by which λ is measured."""
+    centred = config.model_copy(update={"maps": MapSource(kind="centre"), "guide_classes": None})
+    rows = guided_rows(workspace, centred, model)
+    return _stream(centred, device, rows, method_of(config.training))
 
 
 def _record(

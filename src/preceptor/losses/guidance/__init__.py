@@ -20,6 +20,7 @@ from preceptor.losses.guidance.base import (
     Guidance,
     Objective,
     guided_objective,
+    mean_losses,
     measure_scale,
 )
 from preceptor.losses.guidance.evidence import Evidence
@@ -52,6 +53,7 @@ __all__ = [
     "TeacherOutput",
     "guidance_method",
     "guided_objective",
+    "mean_losses",
     "measure_scale",
 ]
 
@@ -84,7 +86,7 @@ def guidance_method(
             teach, head, saliency_guided, masktune, or an entry point of the group
             `preceptor.guidance`.
         preset: Published settings of the method; given settings have precedence.
-        weight: λ of the terms, or the published one of the preset; None = measured at the start of
+        weight: λ of the terms, or the published one of the preset; None = measured before
             training, see `measure_scale`, but 1 for cyborg, outside and saliency_guided.
         settings: Settings of the method.
 

@@ -142,29 +142,41 @@ def guided_objective(
 def measure_scale(
     method: Guidance, batches: Iterable[GuidanceBatch], forward: GuidedForward
 ) -> float:
-    """λ = mean cross-entropy ÷ mean term over the guided images of the first batches.
+    """λ = mean cross-entropy ÷ mean term over the guided images of some batches.
 
-    Measured once before training, and stored with it; `method.weight` has precedence. Changes
-    neither the model nor the random numbers. The code of F. Friedrich et al., "A typology for
-    exploring the mitigation of shortcut behaviour", Nature Machine Intelligence 2023, divides the
-    same losses. Raises InputError if the term is 0 or no image is guided.
+    Measured once, and stored with the model; `method.weight` has precedence. Measure it after a
+    hundred steps without guidance: at the start of training the term of `gradient` is thousands of
+    times smaller. A run takes log K as the cross-entropy and one centered map for at least 64
+    images, see `Trainer.measured_scale`. Changes neither the model nor the random numbers. The code
+    of F. Friedrich et al., "A typology for exploring the mitigation of shortcut behaviour", Nature
+    Machine Intelligence 2023, divides the same losses.
+    Raises InputError if the term is 0 or no image is guided.
     """
     if method.weight is not None:
         return method.weight
-    sums = torch.zeros(2, dtype=torch.float64)
+    classification, guidance = mean_losses(method, batches, forward)
+    return classification / guidance
+
+
+def mean_losses(
+    method: Guidance, batches: Iterable[GuidanceBatch], forward: GuidedForward
+) -> tuple[float, float]:
+    """Mean cross-entropy and mean term over the guided images of batches, see `measure_scale`."""
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
     with torch.random.fork_rng():
         for batch in batches:
             terms, weight, logits = _terms(method, batch, forward, update=False)
             losses = cross_entropy(logits, batch.labels, reduction="none")
             pair = torch.stack([losses, _total(terms, losses)]).detach()
             sums += pair[:, weight > 0].sum(1).cpu().double()
+            count += int((weight > 0).sum())
     classification, guidance = sums.tolist()
     if not guidance > 0:
         raise InputError(
-            f"guidance {method.name}: its term is {guidance:g} for the first batches, so that no "
-            "scale can be measured; check that images have maps, or give a weight"
+            f"guidance {method.name}: its term is {guidance:g} for the measured batches, so that "
+            "no scale can be measured; check that images have maps, or give a weight"
         )
-    return float(classification / guidance)
+    return classification / count, guidance / count
 
 
 def _total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
