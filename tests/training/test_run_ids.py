@@ -10,6 +10,7 @@ import pytest
 
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.data.workspace import Workspace
+from preceptor.losses.guidance import METHODS, catalogue
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
 from preceptor.training.run import build_untrained
 from preceptor.utils.results import digest
@@ -168,3 +169,20 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
     for one in settings:
         assert identity(maps={"kind": "none"}, **changed(**one)) == identity(alpha=1.0)
         assert identity(**changed(**(one | {"outside_rate": 0}))) == identity()
+
+
+def test_what_a_guidance_method_computes_is_part_of_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"manifest": "/m.csv", "backbone": "a", "alpha": 0.5}
+
+    def identity(**training: Any) -> str:
+        return run_id(RunConfig.model_validate(values | {"training": training}), "rows", "none")
+
+    rrr = {"method": "gradient", "preset": "xil"}
+    before = identity(**rrr)
+    own = {"method": "gradient", "preset": {"scalar": "logp", "penalty": "square_sum"}}
+    assert identity(**own) == before  # the same settings by another name
+    with monkeypatch.context() as changed:
+        changed.setitem(catalogue()["gradient"]["presets"], "xil", {"settings": {"scalar": "ce"}})
+        assert identity(**rrr) != before
+    monkeypatch.setattr(METHODS["gradient"], "numerics", 2)
+    assert identity(**rrr) != before

@@ -246,9 +246,6 @@ class Protocol:
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["decision"] if decision else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-        # Earlier versions pooled these maps by the mean; the word changes their id.
-        pooled = config.training.pool != "mean" or config.training.readout == "auto"
-        how += ["pooled"] if rise and pooled else []
         how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
         workspace = self.workspaces.at(config.manifest)
         rows = self.rows_hash(config.manifest, "train"), workspace.validation_hash()

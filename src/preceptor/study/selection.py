@@ -151,8 +151,7 @@ def evidence_of(
 ) -> str:
     """Hash of all data on which a choice depends."""
     facts = [(name, asdict(setting), *rest) for name, setting, *rest in candidates]
-    # Two former settings stay in the hash, so that earlier choices remain valid.
-    return digest([_RULES, facts, [classes, positive, "highest", *others, []]])
+    return digest([_RULES, facts, [classes, positive, *others]])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:

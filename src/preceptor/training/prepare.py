@@ -41,8 +41,8 @@ from preceptor.utils.results import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.
-NUMERICS = 4
-_METHOD_NUMERICS = {"faithful": 1}  # the same for a guidance method alone
+# Guidance methods have a number of their own, `Guidance.numerics`.
+NUMERICS = 5
 
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:
@@ -85,10 +85,6 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if config.labels == "marks" and not config.guided_by_masks:
         marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
         used += digest(marked.tolist())  # which are the labels
-    if config.guided_by_masks and len(workspace.manifest.classes) > 2:
-        used += "log-odds"  # new id: the evidence of more than two classes has an entropy now
-    if config.positive is None and len(workspace.manifest.classes) > 2:
-        used += "mean AUC"  # new id: epochs are judged by the mean AUC now
     used += files_digest(config.backbone_args)
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:
@@ -111,8 +107,11 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     values.setdefault("training", {})
     if not config.guided:
         values["guided"] = False  # otherwise equal to a guided run with defaults
-    own = _METHOD_NUMERICS.get(config.training.method) if config.guided else None
-    return digest([values, rows_hash, weights_hash, NUMERICS, *([own] if own else [])])
+    elif (method := method_of(config.training)) is not None:
+        # Resolved: the settings of a preset may change, and defaults as well.
+        settings = method.settings() | {"numerics": method.numerics}
+        values["training"] |= {"method": settings, "preset": None}
+    return digest([values, rows_hash, weights_hash, NUMERICS])
 
 
 def files_digest(arguments: Mapping[str, Any]) -> str:

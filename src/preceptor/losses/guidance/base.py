@@ -3,7 +3,7 @@
     L = 1/B Σ_b v_b [ α · CE_b + (1 − α) · w_b · λ · Σ_i term_bi ]
 
 v_b is the weight of an image, w_b that of its map, and λ the scale of the method: its published
-weight, or the ratio of the losses at the start of training (`measure_scale`), which makes α mean
+weight, or a ratio of losses before the guidance begins (`measure_scale`), which makes α mean
 the same for all methods: the strength of the guidance is (1 − α) ÷ α.
 """
 
@@ -46,7 +46,10 @@ class Guidance:
     """What the terms take: "map" or "map_input", "teacher", "gradient" (of the pass that
     classifies, differentiable), "changed" (passes of changed images), "layers" (of its own)."""
 
-    weight: Amount | None = None  # λ; None = measured at the start of training
+    numerics: ClassVar[int] = 1
+    """Increased if the arithmetic of the terms changes, so that old runs are not reused."""
+
+    weight: Amount | None = None  # λ; None = measured, see `measure_scale`
 
     def prepare(self, model: nn.Module, images: Tensor) -> nn.Module | None:
         """Before training: layers of the method's own, which the optimizer trains too."""
