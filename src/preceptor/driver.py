@@ -171,10 +171,12 @@ class _Observer(Observer):
             self.trackers.each(call)
 
     def chosen(self, step: Step) -> None:
-        self.status.chosen()
-        write_progress(self.study, self.result.folder)
         assert isinstance(step.work, Select)
         one = step.work.selection
+        if step.id != one.step_id:  # a round after which the grid may be extended
+            return
+        self.status.chosen()
+        write_progress(self.study, self.result.folder)
         where, what = f"{one.domain}: " if one.domain else "", f"{one.label} {one.backbone}"
         reason = self.study.plans[one.domain].choices[one].reason
         self.tell(f"{where}chosen: {what.rstrip()}: {reason}")

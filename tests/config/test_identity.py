@@ -16,9 +16,9 @@ BASE: dict[str, Any] = {"manifest": "/m.csv", "backbone": "resnet50"}
 STORE = {"kind": "store", "path": "/maps", "identity": "t cam"}
 # Ids of this version: a change of a field or of NUMERICS changes them, nothing else may.
 KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
-    "defaults": ("7c35e109d5d219ac9166", {}),
+    "defaults": ("532d123fee3d033b3ed8", {}),
     "plain": (
-        "093c196f9abe13f7e6f7",
+        "773c1e9c9e080d86b0a6",
         {
             "maps": {"kind": "none"},
             "alpha": 1.0,
@@ -27,7 +27,7 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "human": (
-        "64236e2dbd8665d88e52",
+        "e845708f92ff14812cce",
         {
             "rows": "annotated",
             "alpha": 0.25,
@@ -36,14 +36,14 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
             "guide_classes": ("a",),
         },
     ),
-    "store": ("17c2ceb65217b409f0ae", {"maps": STORE}),
+    "store": ("f7fd76c4cd85ded78f7e", {"maps": STORE}),
     "kept": (
-        "cafc511ea04fd2427744",
+        "b201edd791ad22c93b9b",
         {"maps": STORE | {"human": "keep", "shuffle_seed": 1}, "alpha": 0.5},
     ),
-    "centre": ("67f3c958f4ee72dd94ec", {"maps": {"kind": "centre"}}),
+    "centre": ("e162aabeec32230521dd", {"maps": {"kind": "centre"}}),
     "recipe": (
-        "5f14814dfce5579e2477",
+        "0fcd7c0efa818bbaf867",
         {
             "training": {
                 "recipe": "paper",

@@ -43,6 +43,7 @@ EFFECTS = {
     "shuffled": 0.6,
     "masked": 0.45,
     "dfr": 0.62,
+    "student_dfr": 1.02,
     "mapper": 0.9,
     "mapper_all": 1.1,
 }

@@ -125,8 +125,7 @@ def test_grids() -> None:
         ({"guidances": {"x": {"method": "teach"}}}, "guidances.x: method teach takes"),
         ({"guidances": {"x": {"method": "rank", "distance": "mse"}}}, "x: distance is mse"),
         ({"guidances": {"x": {"method": "rank", "cam_class": "decision"}}}, "add `map: decision`"),
-        ({"controls": ["dfr"]}, "dfr_set"),
-        ({"dfr_set": "val"}, "dfr_set"),
+        ({"controls": [], "dfr_set": "val"}, "dfr_set"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], told: str) -> None:

@@ -19,7 +19,7 @@ from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, Teacher, teachers_of
-from preceptor.study.steps import Arm, Step, Train
+from preceptor.study.steps import Arm, Select, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY, SQUARES_STUDY, squares
 
@@ -189,7 +189,9 @@ def test_every_control_has_the_students_grid_and_a_choice_of_its_own(draws: Path
         assert trained == {(alpha, seed) for alpha in own for seed in (0, 1)}, role
     student, *others = [step for step in steps if step.kind == "select"]
     assert len(others) == len(CONTROLS)
-    assert all(student.id in step.needs for step in others)  # test sets are scored after it
+    assert isinstance(student.work, Select)
+    waited = student.work.selection.step_id  # of the last round
+    assert all(waited in step.needs for step in others)  # test sets are scored after it
     unique = {step.id: step.title for step in steps}.values()
     assert len(unique) == len(set(unique))
 

@@ -390,12 +390,12 @@ def _shuffled(
     whose = np.arange(len(usable))
     for label in np.unique(labels.astype(str)):
         members = np.flatnonzero((labels == label) & usable)
-        order = generator.permutation(len(members))
+        alone = np.arange(len(members)) + len(members)  # no image keeps its own map
+        codes = alone
         if groups is not None:
-            codes = pd.factorize(groups[members])[0]
-            alone = np.arange(len(members)) + len(members)
-            order = _apart(order, np.where(groups[members] == "", alone, codes))
-        whose[members] = members[order]
+            named = pd.factorize(groups[members])[0]
+            codes = np.where(groups[members] == "", alone, named)
+        whose[members] = members[_apart(generator.permutation(len(members)), codes)]
     return whose
 
 

@@ -28,6 +28,7 @@ SHORT = {
     "mixed": "Mixed, no Teacher",
     "masked": "Marked regions alone",
     "dfr": "Last layer trained again",
+    "student_dfr": "Student, last layer again",
     "baseline1_started": "Baseline 1, mapper's weights",
     "baseline2_started": "Baseline 2, mapper's weights",
     "student_started": "Student, mapper's weights",

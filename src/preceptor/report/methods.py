@@ -67,6 +67,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         guided_map=_guided_map(plan),
         guided_classes=MAPS,
         marking=_marking(plan),
+        clean=[name for name in results.setup.validation_sets if name != "val"],
         rule=rule_words(study.threshold, TERMS[study.terms]),
         primary=results.setup.primary,
         fixed=bool((results.rates["kind"] == "fixed").any()),

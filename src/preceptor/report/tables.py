@@ -468,7 +468,7 @@ def fixed_rate_table(
     for row, part in _arms(results, whole_set(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
         count = models - select_arm(rates, row.arms[backbone])["seed"].nunique()
-        if count and row.key != "dfr":
+        if count and row.key not in ("dfr", "student_dfr"):
             without.append(f"{count} of {models} models of “{short(row.key)}”")
             undefined.append(Line(row.heading, [Cell()] * len(columns), row.key == "student"))
     if without:

@@ -66,8 +66,9 @@ from preceptor.training.record import RunRecord
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import is_finished, write_atomically
 
-OFFERED = ("student", "baseline1", "mapper")
-"""Rows of the main table whose models are offered for use."""
+OFFERED = ("student", "baseline1", "mapper", "baseline2")
+"""Rows of the main table whose models are offered for use: the network without maps only with clean
+labels, since on a set with the training's shortcut it is best by the shortcut."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Results:
         """Whether the models of a row are trained on images that a set has or borrows."""
         chosen = self.setup.dfr_set
         borrows = chosen == self.setup.negatives and kind_or_none(evaluation) == "val"
-        return key == "dfr" and (evaluation == chosen or borrows)
+        return key in ("dfr", "student_dfr") and (evaluation == chosen or borrows)
 
     @property
     def family(self) -> pd.DataFrame:
@@ -207,7 +208,10 @@ def _add_runs(results: Results, record: StudyRecord) -> None:
         ]
         if validated is not None and tested is not None and positive is not None:
             rule, fixed = setup.threshold, None
-            if arm.role != "dfr":  # which has learned the labels of a set that fixes thresholds
+            if arm.role not in (
+                "dfr",
+                "student_dfr",
+            ):  # which has learned the labels of a set that fixes thresholds
                 fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
             rates += [row | identity for row in error_rates(tested, classes, positive, fixed)]
     results.runs = RUNS.table(pd.DataFrame(runs))
@@ -219,7 +223,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     """Models for use by key of `OFFERED`, the selected one first, each of its median seed."""
     setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
     for row in setup.rows:
-        for arm in row.arms.values() if row.key in OFFERED else ():
+        offered = row.key in OFFERED and (row.key != "baseline2" or setup.clean_labels)
+        for arm in row.arms.values() if offered else ():
             scored[row.key, arm] = {
                 member.seed: (member, table)
                 for member in record.members_of(arm)

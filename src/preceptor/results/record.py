@@ -56,6 +56,7 @@ CONTROLS = {
     "masked": "Control: trained on the marked regions alone",
     "dfr": "Control: Baseline 2, last layer trained again on {set}",
 }
+STUDENT_DFR = "Student, last layer trained again on {set}"
 STARTED: dict[str, tuple[Role, str]] = {
     "baseline1_started": ("baseline1", "Baseline 1 from the mapper's weights"),
     "baseline2_started": ("baseline2", "Baseline 2 from the mapper's weights"),
@@ -136,6 +137,11 @@ class Setup:
     def primary(self) -> str:
         """Evaluation set of the hypothesis tests."""
         return self.sets[0]
+
+    @property
+    def clean_labels(self) -> bool:
+        """Regime: whether validation has a set beside `val`, without the training's shortcut."""
+        return any(name != "val" for name in self.validation_sets)
 
     @property
     def validation_sets(self) -> list[str]:
@@ -224,7 +230,7 @@ def setup_of(plan: Plan) -> Setup:
         draws=study.draws,
         negatives=study.validation_negatives,
         threshold=study.threshold,
-        dfr_set=study.dfr_set,
+        dfr_set=protocol.dfr_set if "dfr" in protocol.controls else None,
         rows=tuple(table_rows(plan)),
         choices=tuple(
             ChosenSetting(selection.role, selection.backbone, choice)
@@ -501,9 +507,12 @@ def table_rows(plan: Plan) -> list[Row]:
     if winner is not None:
         student = chosen("student", "student", teacher)
         add("student", "Student: all images, Teacher's maps", student)
-        for control in study.controls:
+        for control in plan.protocol.controls:
             arms = chosen(control, control, teacher if control in OF_TEACHER else "")
-            add(control, CONTROLS[control].format(set=study.dfr_set), arms)
+            add(control, CONTROLS[control].format(set=plan.protocol.dfr_set), arms)
+        if "dfr" in plan.protocol.controls:
+            title = STUDENT_DFR.format(set=plan.protocol.dfr_set)
+            add("student_dfr", title, chosen("student_dfr", "student", teacher))
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 by = teacher if role == "student" else ""
@@ -520,7 +529,7 @@ def table_rows(plan: Plan) -> list[Row]:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """Keys of rows in the order of the tables."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    order = [*first, *CONTROLS, *STARTED, *DETECTORS, "ceiling"]
+    order = [*first, *CONTROLS, "student_dfr", *STARTED, *DETECTORS, "ceiling"]
     return sorted((row.key for row in rows), key=order.index)
 
 

@@ -31,7 +31,12 @@ from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import build_for, image_formats, method_of, step_seconds
-from preceptor.training.validation import check_images, check_last_layer, check_readout
+from preceptor.training.validation import (
+    check_images,
+    check_last_layer,
+    check_readout,
+    clean_sets,
+)
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
@@ -51,6 +56,7 @@ def check_study(
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
     methods: list[Guidance | None] = []
+    clean = study.dfr_set or clean_sets(workspaces.first.manifest)
     for name in study.guidances:
         try:
             methods.append(method_of(training_of(study, name)))
@@ -61,7 +67,7 @@ def check_study(
         try:
             model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
             grid = model.guidable_grid()
-            if "dfr" in study.controls and backbone in study.students:
+            if "dfr" in study.controls and clean and backbone in study.students:
                 check_last_layer(model)
             training = training_of(study)
             if training.readout == "auto":

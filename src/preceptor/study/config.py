@@ -48,6 +48,7 @@ ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
 # Of guidance methods, whose terms are scaled so that they begin as large as the classification.
 METHOD_ALPHAS = (0.1, 0.5, 0.9)
 PAPER_ALPHA = 0.5
+EXTENDED = (0.0005, 0.9995)  # limits of α to which a grid is extended
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Alphas = Annotated[tuple[Alpha, ...], Field(min_length=1)]
 
@@ -65,7 +66,7 @@ RECOMMENDED: dict[str, Any] = {
     "alphas": (0.5, 0.1),
     "teacher_alphas": (0.1,),
     "mapper": True,
-    "controls": ("shuffled", "centre", "pca", "shuffled_human", "mixed"),
+    "controls": ("shuffled", "centre", "pca", "shuffled_human", "mixed", "dfr"),
 }
 RECOMMENDED_TRAINING = {"distance": "l2", "cam_class": "label", "readout": "auto"}
 
@@ -208,9 +209,10 @@ class StudyConfig(Settings):
             of the ceiling, permuted within class), mixed (all images, human maps on the annotated
             ones, no Teacher), masked (no guidance; training images are replaced by their mean color
             outside the human map, or the Teacher's where there is none), dfr (Baseline 2 with its
-            last layer trained again on the validation set `dfr_set`: deep feature reweighting).
+            last layer trained again on the validation set `dfr_set`: deep feature reweighting; and
+            the Student likewise). Without such a set, dfr is left out.
         dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
-            shortcuts of the training images.
+            shortcuts of the training images. None = the first one with another name than val.
         ceiling: Train on all images with all available human maps.
         budget: Numbers of annotated images at which Baseline 1, the selected Teacher, its Student
             and a mapper, if any, are trained again, with a new draw for every seed.
@@ -248,7 +250,7 @@ class StudyConfig(Settings):
     generations: Few = 1
     guide_classes: tuple[str, ...] | None = None
     validation_negatives: str | None = None
-    controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "mixed")
+    controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "mixed", "dfr")
     dfr_set: str | None = None
     ceiling: bool = True
     budget: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
@@ -340,6 +342,28 @@ class StudyConfig(Settings):
         ways = self.guidances.items()
         return tuple(Setting(alpha, name) for name, way in ways for alpha in way.alpha_grid(self))
 
+    def beyond(self, settings: Sequence[Setting], values: Sequence[float]) -> list[Setting]:
+        """Settings that extend the grid of each way whose best value is at an end of it.
+
+        A grid of fewer than three α is a choice of its user, and is not extended. The next α has
+        the strength (1 − α) ÷ α of the last times its step, within `EXTENDED`.
+        """
+        further: list[Setting] = []
+        for way in dict.fromkeys(one.guidance for one in settings):
+            found = dict(zip(settings, values, strict=True))
+            own = sorted(one for one in found if one.guidance == way and 0 < one.alpha < 1)
+            if len(own) < 3:
+                continue
+            best = max(own, key=lambda one: found[one])
+            inner = {own[0]: own[1], own[-1]: own[-2]}.get(best)
+            if inner is None:
+                continue
+            strength, near = ((1 - one.alpha) / one.alpha for one in (best, inner))
+            alpha = float(f"{1 / (1 + strength * strength / near):.3g}")
+            if EXTENDED[0] <= alpha <= EXTENDED[1]:
+                further.append(Setting(alpha, way))
+        return further
+
     @property
     def paper_setting(self) -> Setting:
         """The first way of guiding at the paper's α."""
@@ -410,11 +434,8 @@ def _problems(study: StudyConfig) -> list[str]:
         wrong.append("teacher_alphas is empty, and there is no other Teacher; name an α")
     if study.annotated_per_seed and study.annotated is None:
         wrong.append("annotated_per_seed needs annotated, the number of images to draw; add it")
-    if ("dfr" in study.controls) != (study.dfr_set is not None):
-        wrong.append(
-            "controls: dfr and dfr_set, the validation set on which it trains the last layer, "
-            "need each other; add the missing one, or remove both"
-        )
+    if study.dfr_set is not None and "dfr" not in study.controls:
+        wrong.append("dfr_set is the validation set of the control dfr; add dfr to controls")
     if "cells" in study.saliency:
         wrong.append("saliency: cells are the maps of a mapper; set mapper: true instead")
     for name, way in study.guidances.items():

@@ -20,6 +20,7 @@ from preceptor.study.protocol import Protocol, Teacher, candidate_name, teachers
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of
 from preceptor.study.steps import (
     STEP_FOLDERS,
+    Arm,
     MakeMaps,
     Member,
     PlannedRun,
@@ -163,24 +164,36 @@ class Plan:
         follow: Callable[[Choice], list[Step]],
         also: Sequence[str] = (),
         only: str = "",
+        wider: Callable[[Choice], Sequence[Contender]] | None = None,
+        rounds: int = 0,
     ) -> list[Step]:
         """The runs of the contenders, and the step that selects among them.
 
         `follow` gives the steps that follow from the choice, which also waits for the steps `also`.
-        `only` is the name of the only possible choice, which needs no scores.
+        `only` is the name of the only possible choice, which needs no scores. `wider` gives further
+        contenders after a choice; the choice among all of them is then made in a further round. The
+        last round has the id of the selection, for which other steps wait.
         """
         runs = [run.id for contender in contenders for run in contender.runs]
 
         def decide() -> list[Step]:
             choice = Choice(only, f"{only}: it is the only candidate.", ())
-            self.choices[selection] = choice if only else self._decide(selection, contenders)
+            choice = choice if only else self._decide(selection, contenders)
+            if wider and (further := wider(choice)):
+                every = [*contenders, *further]
+                return self.search(selection, title, every, follow, also, "", wider, rounds + 1)
+            self.choices[selection] = choice
             self.decided()
-            return follow(self.choices[selection])
+            if wider is None:
+                return follow(choice)
+            last = Select(selection, lambda: self.add(follow(choice)))
+            return [Step(selection.step_id, last, title)]
 
         work = Select(selection, lambda: self.add(decide()))
         steps = [step for contender in contenders for chain in contender.chains for step in chain]
         needs = (*(() if only else runs), *also)
-        return [*steps, Step(selection.step_id, work, title, needs)]
+        identity = selection.step_id if wider is None else f"{selection.step_id}:{rounds}"
+        return [*steps, Step(identity, work, title, needs)]
 
     def _decide(self, selection: Selection, contenders: Sequence[Contender]) -> Choice:
         """Earlier choice with the same scores, or a new one."""
@@ -232,7 +245,7 @@ class Plan:
         steps: list[Step] = []
         for backbone in self.study.students:
             steps += self._search_setting("student", backbone, winner)
-            for control in self.study.controls:
+            for control in self.protocol.controls:
                 steps += self._search_setting(control, backbone, winner)
         return steps
 
@@ -272,17 +285,20 @@ class Plan:
         self, role: Role, backbone: str, winner: Teacher | None = None, annotated: int = 0
     ) -> list[Step]:
         """Runs of a role at each of its settings, and the selection of its setting."""
-        contenders = [
-            Contender(
-                str(setting),
-                setting,
-                [
-                    self._run(role, backbone, setting, seed, winner, annotated)
-                    for seed in self.seeds
-                ],
-            )
-            for setting in _settings_of(self.study, role)
-        ]
+
+        def contender(setting: Setting) -> Contender:
+            chains = [
+                self._run(role, backbone, setting, seed, winner, annotated) for seed in self.seeds
+            ]
+            return Contender(str(setting), setting, chains)
+
+        def wider(choice: Choice) -> list[Contender]:
+            of = {row["name"]: row for row in choice.table}
+            tried = [Setting(float(row["alpha"]), str(row["guidance"])) for row in of.values()]
+            values = [float(row["value"]) for row in of.values()]
+            return [contender(setting) for setting in self.study.beyond(tried, values)]
+
+        contenders = [contender(setting) for setting in _settings_of(self.study, role)]
         if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
@@ -298,7 +314,7 @@ class Plan:
         where = f" ({self.domain})" if self.domain else ""
         what = "setting" if self.study.guidances else "α"
         title = f"{what} of {selection.label} {backbone}{where}"
-        return self.search(selection, title, contenders, follow, also)
+        return self.search(selection, title, contenders, follow, also, wider=wider)
 
     def _run(
         self,
@@ -356,6 +372,9 @@ class Plan:
             ]
             if self.study.starts_from_mapper:
                 own += [protocol.from_mapper(chain, seed) for chain in own]
+            if "dfr" in protocol.controls:
+                arm = Arm.of_setting("student_dfr", backbone, setting, winner)
+                own.append(protocol.reweighted(own[0], arm))
             chains += own
         makers = [step for chain in chains for step in chain[:-1]]
         runs = [chain[-1] for chain in chains]
@@ -465,7 +484,7 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     if study.ceiling:
         roles.append("ceiling")
     for backbone in study.students:
-        for role in (*roles, *study.controls):
+        for role in (*roles, *plan.protocol.controls):
             grid = study.settings if role == "baseline1" else _settings_of(study, role)
             for size in (0, *(study.budgets if role in ("student", "baseline1") else ())):
                 selection = Selection(draft.domain, role, backbone, size)

@@ -26,6 +26,7 @@ from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
+from preceptor.training.validation import clean_sets
 from preceptor.utils.plugins import source_digest
 from preceptor.utils.results import digest
 
@@ -351,11 +352,16 @@ class Protocol:
         """Baseline 2, and the run that trains its last layer again."""
         base = self.baseline2(backbone, seed)
         assert isinstance(base.work, Train)
-        config = base.work.config.model_copy(update={"last_layer": self.study.dfr_set})
-        arm = Arm.of_setting("dfr", backbone, self.study.plain_setting)
+        return self.reweighted([base], Arm.of_setting("dfr", backbone, self.study.plain_setting))
+
+    def reweighted(self, chain: list[Step], arm: Arm) -> list[Step]:
+        """A chain, and the run that trains the last layer of its last run again."""
+        base = chain[-1]
+        assert isinstance(base.work, Train)
+        config = base.work.config.model_copy(update={"last_layer": self.dfr_set})
         step = self.train(arm, config, (base.id,))
         workspace = self.workspaces.at(config.manifest)
-        return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+        return [*chain, replace(step, cost=len(workspace.split_rows("val")) / 3)]
 
     def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
         """The last run of a chain from the weights of a mapper, after the mapper and the others."""
@@ -430,6 +436,16 @@ class Protocol:
         identity = self._evaluation_id(training.id, config.manifest)
         work = Evaluate(config, training.id)
         return Step(identity, work, training.name, (training.id,), cost=images / 3)
+
+    @property
+    def dfr_set(self) -> str | None:
+        """Validation set on which the control dfr trains the last layer; None without one."""
+        return self.study.dfr_set or next(iter(clean_sets(self.workspace.manifest)), None)
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """Controls of the study that its validation sets allow."""
+        return tuple(one for one in self.study.controls if one != "dfr" or self.dfr_set)
 
     @property
     def mapper_detects(self) -> bool:

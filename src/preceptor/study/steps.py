@@ -40,6 +40,7 @@ Role = Literal[
     "mixed",
     "masked",
     "dfr",
+    "student_dfr",
     "generation",
     "mapper",
     "mapper_all",

@@ -157,13 +157,31 @@ def check_images(manifest: Manifest, name: str) -> None:
     sets = manifest.eval_splits("val")
     if name not in sets:
         raise InputError(f"{name!r} is not one of the validation sets {sets}; name one of them")
-    labels = manifest.table["label"][manifest.table["split"] == name]
-    for label in manifest.classes:
-        if (count := int((labels == label).sum())) < 2:
+    for label, count in _counts(manifest, name).items():
+        if count < 2:
             raise InputError(
                 f"{name} has {count} image{'s' * (count != 1)} of class {label}, and each class "
                 "needs 2; name another validation set"
             )
+
+
+def clean_sets(manifest: Manifest) -> list[str]:
+    """Validation sets beside `val` with enough images of every class, in the order of the names.
+
+    Who makes a further set makes it without a shortcut of the training images (another source, or
+    labels that were checked): such a set is what the regime *with clean labels* means.
+    """
+    return [
+        name
+        for name in manifest.eval_splits("val")
+        if name != "val" and all(count >= 2 for count in _counts(manifest, name).values())
+    ]
+
+
+def _counts(manifest: Manifest, name: str) -> dict[str, int]:
+    """Images of each class in a set."""
+    labels = manifest.table["label"][manifest.table["split"] == name]
+    return {label: int((labels == label).sum()) for label in manifest.classes}
 
 
 def with_last_layer_trained(model: GuidedModel, rows: Rows) -> GuidedModel:
