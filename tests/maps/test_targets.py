@@ -274,6 +274,8 @@ def test_human_maps_are_shuffled_within_the_class(seed: int) -> None:
     for label in "ab":
         members = guided & (LABELS[ROWS] == label)
         assert sorted(found.human_rows[members]) == ROWS[members].tolist()
+        kept = found.human_rows[members] == ROWS[members]
+        assert not kept.any() or members.sum() == 1  # no image keeps its own map, but one alone
 
 
 @pytest.mark.parametrize("seed", range(5))

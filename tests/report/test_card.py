@@ -187,3 +187,19 @@ def test_the_model_for_use_is_the_best_on_validation(
     record = record_of(plan)
     untested = replace(record, scores=lambda member: (record.validation(member), None))
     assert results_of(untested).best == best
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_network_without_maps_is_for_use_only_by_clean_labels(
+    tmp_path: Path, clean: bool
+) -> None:
+    """On a set that may have the shortcut of the training, it is best by the shortcut."""
+    splits = SPLITS | {"val": 80} | ({"val-clean": 80} if clean else {})
+    plan = scored_study(
+        tmp_path, lambda arm, seed: 0.5 + 3 * (arm.role == "baseline2"), splits, controls=("dfr",)
+    )
+    best = gather_study(StudyPlan.of(plan)).first.best
+    assert next(iter(best)) == ("baseline2" if clean else "student")
+    rows = {row.key for row in record_of(plan).setup.rows}
+    assert ({"dfr", "student_dfr"} <= rows) == clean
+    assert "dfr" in rows or not clean

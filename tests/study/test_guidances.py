@@ -442,3 +442,20 @@ def test_a_budget_chooses_alpha_at_each_number_of_annotations(tmp_path: Path) ->
     }
     expected = {(role, 2, 0.1) for role in ("baseline1", "student")}
     assert of_budget == expected | {(role, 4, 0.5) for role in ("baseline1", "student")}
+
+
+def test_a_grid_is_extended_while_its_end_is_best(tmp_path: Path) -> None:
+    """The best of α is 0.003, outside of the grid; two α are a choice of the user."""
+
+    def effect(arm: Arm, seed: int) -> float:
+        return 2 - 0.3 * abs(math.log10(arm.alpha / 0.003)) + 0.01 * seed
+
+    splits = {"train": 12, "val": 24, "test": 24}
+    plan = scored_study(tmp_path / "three", effect, splits, alphas=[0.9, 0.5, 0.1], controls=())
+    for role in ("student", "baseline1", "ceiling"):
+        (choice,) = (one for of, one in plan.choices.items() if of.role == role)
+        tried = sorted(row["alpha"] for row in choice.table)
+        assert tried == [0.00137, 0.0122, 0.1, 0.5, 0.9], role
+        assert choice.setting.alpha == 0.00137
+    plan = scored_study(tmp_path / "two", effect, splits, alphas=[0.5, 0.1], controls=())
+    assert {len(one.table) for of, one in plan.choices.items() if of.role == "student"} == {2}
