@@ -44,6 +44,8 @@ STUDY: dict[str, Any] = {
     "guidances": WAYS,
 }
 
+NONE = Setting(1.0)  # of a run without maps
+
 
 def best(of: dict[Role, Setting]) -> Callable[[Arm], float]:
     """Separation of the classes: large at the given setting of each role."""
@@ -102,7 +104,7 @@ def test_grids() -> None:
         Setting(0.05, "cells"),
     )
     assert study.baseline_settings == study.settings
-    assert study.plain_setting == Setting(1.0, "l2")
+    assert study.plain_settings == (Setting(1.0, "l2"),)
     assert study.probe_settings == (Setting(0.5, "l2"), Setting(0.1, "l2"))
     other = parse_config(STUDY | {"guidances": {"kl": {"distance": "kl"}}}, StudyConfig)
     assert [one.alpha for one in other.settings] == [0.01, 0.05, 0.1, 0.25, 0.5, 0.9]
@@ -174,7 +176,10 @@ def test_methods_have_their_own_grid_and_only_what_they_use_is_in_ids(tmp_path: 
     other = one.student(teacher, student, Setting(0.5, "rank"), 0)[-1]
     assert other.needs
     assert other.id not in ids
-    assert one.baseline2(student, 0).id == protocol(tmp_path / "b").baseline2(student, 0).id
+    assert (
+        one.baseline2(student, NONE, 0).id
+        == protocol(tmp_path / "b").baseline2(student, NONE, 0).id
+    )
 
 
 def test_a_study_of_three_classes_with_methods_and_a_mapper(tmp_path: Path) -> None:
@@ -293,9 +298,10 @@ def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:
 def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> None:
     one = protocol(tmp_path, controls=["dfr"], dfr_set="val")
     teacher = teachers_of(one.study)[0]
-    base, run = one.control("dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
+    (plain,) = one.study.plain_settings
+    base, run = one.control("dfr", teacher, "test_byobnet", plain, 0)
     assert arm(run).setting == arm(base).setting == Setting(1.0, "l2")
-    assert base.id == one.baseline2("test_byobnet", 0).id
+    assert base.id == one.baseline2("test_byobnet", plain, 0).id
     assert run.needs == (base.id,)
     assert run.id != base.id
     assert isinstance(run.work, Train)
@@ -459,3 +465,31 @@ def test_a_grid_is_extended_while_its_end_is_best(tmp_path: Path) -> None:
         assert choice.setting.alpha == 0.00137
     plan = scored_study(tmp_path / "two", effect, splits, alphas=[0.5, 0.1], controls=())
     assert {len(one.table) for of, one in plan.choices.items() if of.role == "student"} == {2}
+
+
+def test_validation_selects_the_length_of_every_role(tmp_path: Path) -> None:
+    """Of 6 and 12 steps, the baseline without maps is best with 6, guided runs with 12."""
+
+    def effect(arm: Arm, seed: int) -> float:
+        return 1 + (0.5 if (arm.steps == 6) == (arm.role in ("baseline2", "dfr")) else 0.0)
+
+    plan = scored_study(
+        tmp_path,
+        effect,
+        {"train": 12, "val": 24, "val-clean": 24, "test-unseen": 24},
+        alphas=[0.5],
+        controls=("mixed", "dfr"),
+        training={"steps": [12, 6], "epochs": 2},
+    )
+    chosen = {of.role: one.setting.steps for of, one in plan.choices.items() if of.backbone}
+    expected = dict.fromkeys(("student", "baseline1", "ceiling", "mixed"), 12)
+    assert chosen == expected | dict.fromkeys(("baseline2", "dfr"), 6)
+    teacher = plan.protocol.teacher(teachers_of(plan.study)[0], 0).config
+    assert teacher is not None
+    assert teacher.training.steps == 12  # the largest
+    table = gather(plan).table
+    trials = (
+        table[table["set"] == "test-unseen"].set_index("key")[["steps", "trials"]].astype(float)
+    )
+    assert trials.loc["baseline2"].tolist() == [6, 2]
+    assert trials.loc["student"].tolist() == [12, 2]

@@ -107,7 +107,7 @@ def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
     fixed, drawn = (protocol(draws, annotated_per_seed=each) for each in (False, True))
     for one, seed in ((fixed, 0), (drawn, 1)):
         of_a = one.baseline1(NET, Setting(0.1), 1), one.mapper("mapper", NET, 1)
-        of_t = one.ceiling(NET, Setting(0.1), 1), one.baseline2(NET, 1)
+        of_t = one.ceiling(NET, Setting(0.1), 1), one.baseline2(NET, Setting(1.0), 1)
         steps = (*of_a, *of_t, one.mapper("mapper_all", NET, 1))
         # Which classes its maps guide depends on the marks that the mapper saw.
         teacher = teachers_of(one.study)[0]
@@ -272,12 +272,12 @@ def guided(one: Protocol, config: RunConfig) -> set[str]:
 def test_scores_of_a_run_on_other_test_images_have_another_id(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data")
     before = squares_protocol(manifest)
-    run = before.baseline2("test_byobnet", 0)
+    run = before.baseline2("test_byobnet", Setting(1.0), 0)
     scored = before.evaluation(run).id
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     table.drop(table.index[table["split"] == "test"][0]).to_csv(manifest, index=False)
     after = squares_protocol(manifest)
-    assert after.baseline2("test_byobnet", 0).id == run.id
+    assert after.baseline2("test_byobnet", Setting(1.0), 0).id == run.id
     assert after.evaluation(run).id != scored
 
 

@@ -44,6 +44,7 @@ Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
 CamClass = Literal["label", "predicted", "decision"]
 PoolKind = Literal["mean", "top", "lse"]
 Length = Literal["epochs", "steps"]
+Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 OutsideKind = Literal["none", "noise", "other", "mean"]
 
@@ -142,7 +143,8 @@ class StudyTraining(Settings):
         epochs: Number of passes over the training rows; with `steps`, the number of equal periods,
             after each of which the validation sets are scored.
         steps: Number of optimizer steps, so that all runs see the same number of images; None = as
-            many as the epochs have.
+            many as the epochs have. Several, as in [300, 900, 2000]: every run is trained with
+            each, and validation selects the length together with α. Teachers have the largest.
         batch_size: Number of images per step.
         checkpoint: Selected epoch: best_accuracy, best_auc (on the worst validation set; ties go to
             the later epoch) or last.
@@ -169,7 +171,7 @@ class StudyTraining(Settings):
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False
     epochs: Count = 50
-    steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    steps: Steps | Annotated[tuple[Steps, ...], Field(min_length=2)] | None = None
     batch_size: Count = 20
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
     precision: Precision = "32-true"
@@ -182,8 +184,15 @@ class StudyTraining(Settings):
         if isinstance(self, Training):
             return self
         values = self.model_dump() | {"length": "epochs" if self.steps is None else "steps"}
+        values["steps"] = self.lengths[-1] or None
         source = {"cam_source": "cyborg"} if self.recipe == "cyborg" else {}
         return Training.model_validate(values | source)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of steps of the runs, in increasing order; (0,) = as many as the epochs have."""
+        several = self.steps if isinstance(self.steps, tuple) else (self.steps or 0,)
+        return tuple(sorted(several))
 
     @model_validator(mode="before")
     @classmethod
@@ -196,9 +205,9 @@ class StudyTraining(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.steps is not None and self.steps < self.epochs:
+        if self.steps is not None and self.lengths[0] < self.epochs:
             raise ValueError(
-                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
+                f"steps is {self.lengths[0]}, fewer than the {self.epochs} periods (epochs); "
                 "lower epochs or raise steps"
             )
         names = distance_weights(self.distance)
@@ -245,6 +254,7 @@ class Training(StudyTraining):
         augmentation: Random augmentation of training images.
     """
 
+    steps: Steps | None = None
     in_chans: Literal[1, 3] = 3
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
     method: Annotated[GuidanceName, IdentityOf("guidance")] = "cyborg"

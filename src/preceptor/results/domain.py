@@ -322,7 +322,9 @@ def _table(results: Results) -> pd.DataFrame:
                     here = own[images].sort_values("seed")
                     aucs[backbone] = here.set_index("seed")["auc"]
                     setting = row.arms[backbone].setting
-                    way = {"guidance": setting.guidance, "alpha": f"{setting.alpha:g}"}
+                    way = _spent(results, row.arms[backbone])
+                    way |= {"guidance": setting.guidance, "alpha": f"{setting.alpha:g}"}
+                    way |= {"steps": setting.steps or None}
                     lines.append(_line(row, backbone, images, aucs[backbone], here) | way)
             # The same backbones in each row; a mapper may have some that no Student has.
             if len(results.setup.students) > 1 and aucs.keys() >= {*results.setup.students}:
@@ -339,13 +341,30 @@ def _table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _spent(results: Results, arm: Arm) -> dict[str, Any]:
+    """Trials of the setting of an arm; images and seconds of a training, mean over seeds."""
+    choices = [
+        one.choice
+        for one in results.setup.choices
+        if (one.role, one.backbone) == (arm.role, arm.backbone)
+    ]
+    trained = select_arm(results.runs, arm)[["images_seen", "seconds"]].astype(float).mean()
+    seen = trained["images_seen"]
+    return {
+        "trials": len(choices[0].table) if choices else 1,
+        "images_seen": round(seen) if math.isfinite(seen) else None,
+        "seconds": trained["seconds"],
+    }
+
+
 def _line(
     row: Row, backbone: str, images: tuple[str, str], aucs: pd.Series, part: pd.DataFrame
 ) -> dict[str, Any]:
     aucs = aucs.dropna() if aucs.notna().any() else aucs  # a draw may lack a class of the set
     summary = mean_std(aucs.to_numpy(float))
     names = {"key": row.key, "title": row.title, "backbone": backbone, "guidance": "", "alpha": ""}
-    own = {"set": images[0], "source": images[1], "mean": summary.mean, "std": summary.std}
+    own: dict[str, Any] = dict.fromkeys(("steps", "trials", "images_seen", "seconds"))
+    own |= {"set": images[0], "source": images[1], "mean": summary.mean, "std": summary.std}
     metrics = ("accuracy", "eer", "average_precision", "brier")
     same = part[part["seed"].isin(aucs.index)]
     means = {name: float(same[name].mean()) for name in metrics}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -251,8 +251,9 @@ def _rungs(
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
     names = ("key", "title", "n", "mean", "std", "low", "high")
-    line = {"backbone": ladder.backbone, "set": ladder.set, "rung": rung.name}
-    line |= {name: getattr(rung, name) for name in names} | asdict(rung.setting)
+    line: dict[str, Any] = {"backbone": ladder.backbone, "set": ladder.set, "rung": rung.name}
+    line |= {name: getattr(rung, name) for name in names}
+    line |= {"guidance": rung.setting.guidance, "alpha": rung.setting.alpha}
     paired = ("n", "mean", "std", "low", "high", "p", "p_floor")
     columns = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")
     if rung.gain is None:

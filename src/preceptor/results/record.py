@@ -345,7 +345,7 @@ def write_archive(
         domains.append({"setup": setup, "arms": [*map(asdict, arms)], "versions": versions})
         for member in record.members:
             entry = record.entries.get(member.run)
-            row = dict(zip(_ARM, _identity(member.arm), strict=True))
+            row = dict(zip((*_ARM, "steps"), _identity(member.arm), strict=True))
             row |= {"seed": str(member.seed), "run": member.run, "finished": str(entry is not None)}
             known = {key: repr(value) for key, value in (entry or {}).items() if value is not None}
             rows.append({"domain": name} | row | known)
@@ -401,11 +401,11 @@ def _archived(
     listed = TypeAdapter(tuple[Arm, ...]).validate_python(values["arms"])
     arms = {_identity(arm): arm for arm in listed}
     members, entries = [], {}
-    inside = {*_ARM, "domain", "seed", "run", "finished"}
+    inside = {*_ARM, "steps", "domain", "seed", "run", "finished"}
     for row in runs:
         if row["domain"] != setup.domain:
             continue
-        arm = arms[tuple(row[name] for name in _ARM)]
+        arm = arms[(*(row[name] for name in _ARM), row.get("steps", "0"))]
         members.append(Member(arm, int(row["seed"]), row["run"], Path()))
         if row["finished"] == "True":
             entries[row["run"]] = {
@@ -451,12 +451,13 @@ def identity_of(member: Member) -> dict[str, Any]:
     """Columns of a run in the tables of results."""
     arm = member.arm
     values = arm.label, arm.backbone, arm.guidance, arm.alpha, arm.teacher, member.seed, member.run
-    return dict(zip((*_ARM, "seed", "run"), values, strict=True))
+    own = {"steps": arm.steps} if arm.steps else {}  # only where there are several lengths
+    return dict(zip((*_ARM, "seed", "run"), values, strict=True)) | own
 
 
 def _identity(arm: Arm) -> tuple[str, ...]:
     """Cells of an arm in runs.csv, which are different for different arms."""
-    return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher
+    return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher, str(arm.steps)
 
 
 def read(folder: str | Path) -> StudyTables:
@@ -499,8 +500,8 @@ def table_rows(plan: Plan) -> list[Row]:
             if setting is not None
         }
 
-    alpha, way = study.paper_setting.alpha, study.paper_setting.guidance
-    paper = {name: Arm("baseline1", name, alpha, guidance=way) for name in study.students}
+    of = study.paper_setting
+    paper = {name: Arm.of_setting("baseline1", name, of) for name in study.students}
     add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", paper)
     add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
     add("baseline2", "Baseline 2: all images, no guidance", chosen("baseline2", "baseline2"))
@@ -546,6 +547,8 @@ def select_arm(figures: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     wanted = {"role": arm.label, "backbone": arm.backbone, "guidance": arm.guidance}
     for name, value in (wanted | ({"teacher": arm.teacher} if arm.teacher else {})).items():
         mask &= figures[name].to_numpy(object) == value
+    if "steps" in figures:
+        mask &= np.nan_to_num(figures["steps"].to_numpy(float)) == arm.steps
     return figures[mask]
 
 

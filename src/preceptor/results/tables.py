@@ -38,6 +38,8 @@ MEANINGS: dict[str, str] = {
     "seconds": "Training time in seconds, over all interruptions.",
     "images_seen": "Number of images of all training steps.",
     "best_epoch": "Selected epoch, from 1.",
+    "steps": "Steps of the training; only where validation selects among several lengths.",
+    "trials": "Settings among which validation selected, each trained with every seed.",
     "key": "Key of the row of the main table.",
     "title": "Title of the row.",
     "mean": "Mean over seeds.",
@@ -89,7 +91,7 @@ _TEXTS = {
 }
 _WHOLE = {
     *("seed", "images", "positives", "images_seen", "best_epoch", "n", "gain_n", "size"),
-    *("seeds_needed", "seeds_cautious"),
+    *("seeds_needed", "seeds_cautious", "steps", "trials"),
 }
 _LISTS = {"difference_by_seed", "gain_by_seed", "by_seed", "seeds"}
 
@@ -180,7 +182,9 @@ FIGURES = Schema(
     tail=("run",),
 )
 RATES = Schema(
-    (*_RUN, "set", "kind", "measure", "at", "source", "value", "note", "run"), order=("set", *_RUN)
+    (*_RUN, "set", "kind", "measure", "at", "source", "value", "note", "run"),
+    order=("set", *_RUN),
+    further=True,  # steps
 )
 RUNS = Schema(
     (*_RUN, "run", "finished", "seconds", "images_seen", "best_epoch"),
@@ -189,8 +193,8 @@ RUNS = Schema(
 )
 TABLE = Schema(
     (
-        *("key", "title", "backbone", "guidance", "alpha", "set", "source"),
-        *("mean", "std", "n", *_METRICS, "images"),
+        *("key", "title", "backbone", "guidance", "alpha", "steps", "set", "source"),
+        *("mean", "std", "n", *_METRICS, "images", "trials", "images_seen", "seconds"),
     ),
     order=("set", "source", "key", "backbone"),
     texts=frozenset({"alpha"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -86,10 +86,12 @@ class Setting:
 
     alpha: float  # α of the loss; 1 without guidance
     guidance: str = ""  # name in `StudyConfig.guidances`; "" = the training settings of the study
+    steps: int = 0  # one of several training lengths; 0 = the only one
 
     def __str__(self) -> str:
         parts = [self.guidance] if self.guidance else []
-        return ", ".join([*parts, f"α {self.alpha:g}"] if self.alpha != 1 or not parts else parts)
+        parts += [f"α {self.alpha:g}"] if self.alpha != 1 or not (parts or self.steps) else []
+        return ", ".join([*parts, f"{self.steps:,} steps"] if self.steps else parts)
 
 
 class Guidance(Settings):
@@ -337,37 +339,47 @@ class StudyConfig(Settings):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Settings to choose from in guided runs: every way of guiding with every α of its grid."""
-        if not self.guidances:
-            return tuple(map(Setting, self.alpha_grid))
-        ways = self.guidances.items()
-        return tuple(Setting(alpha, name) for name, way in ways for alpha in way.alpha_grid(self))
+        grids = {name: way.alpha_grid(self) for name, way in self.guidances.items()}
+        return tuple(
+            Setting(alpha, name, steps)
+            for name, grid in (grids or {"": self.alpha_grid}).items()
+            for alpha in grid
+            for steps in self.lengths
+        )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Training lengths to choose from, in steps; (0,) if there is one."""
+        lengths = self.training.lengths
+        return lengths if len(lengths) > 1 else (0,)
 
     def beyond(self, settings: Sequence[Setting], values: Sequence[float]) -> list[Setting]:
         """Settings that extend the grid of each way whose best value is at an end of it.
 
         A grid of fewer than three α is a choice of its user, and is not extended. The next α has
-        the strength (1 − α) ÷ α of the last times its step, within `EXTENDED`.
+        the strength (1 − α) ÷ α of the last times its step, within `EXTENDED`, and the best length.
         """
         further: list[Setting] = []
         for way in dict.fromkeys(one.guidance for one in settings):
             found = dict(zip(settings, values, strict=True))
-            own = sorted(one for one in found if one.guidance == way and 0 < one.alpha < 1)
-            if len(own) < 3:
+            own = [one for one in found if one.guidance == way and 0 < one.alpha < 1]
+            grid = sorted({one.alpha for one in own})
+            if len(grid) < 3:
                 continue
             best = max(own, key=lambda one: found[one])
-            inner = {own[0]: own[1], own[-1]: own[-2]}.get(best)
+            inner = {grid[0]: grid[1], grid[-1]: grid[-2]}.get(best.alpha)
             if inner is None:
                 continue
-            strength, near = ((1 - one.alpha) / one.alpha for one in (best, inner))
+            strength, near = ((1 - alpha) / alpha for alpha in (best.alpha, inner))
             alpha = float(f"{1 / (1 + strength * strength / near):.3g}")
             if EXTENDED[0] <= alpha <= EXTENDED[1]:
-                further.append(Setting(alpha, way))
+                further.append(replace(best, alpha=alpha))
         return further
 
     @property
     def paper_setting(self) -> Setting:
         """The first way of guiding at the paper's α."""
-        return Setting(PAPER_ALPHA, self.first_guidance)
+        return Setting(PAPER_ALPHA, self.first_guidance, self.lengths[-1])
 
     @property
     def baseline_settings(self) -> tuple[Setting, ...]:
@@ -378,9 +390,9 @@ class StudyConfig(Settings):
         return grid if self.guidances else tuple(sorted(grid))
 
     @property
-    def plain_setting(self) -> Setting:
-        """Setting of runs without guidance."""
-        return Setting(1.0, self.first_guidance)
+    def plain_settings(self) -> tuple[Setting, ...]:
+        """Settings of runs without guidance, one for each length."""
+        return tuple(Setting(1.0, self.first_guidance, steps) for steps in self.lengths)
 
     @property
     def starts_from_mapper(self) -> bool:
@@ -390,17 +402,23 @@ class StudyConfig(Settings):
     @property
     def probe_alpha(self) -> float:
         """0.1 if the first way of guiding has it, else its first α."""
-        grid = [one.alpha for one in self.settings if one.guidance == self.first_guidance]
+        grid = [one.alpha for one in self.probe_grid]
         return 0.1 if 0.1 in grid else grid[0]
+
+    @property
+    def probe_grid(self) -> list[Setting]:
+        """Settings of the first way with the largest length."""
+        first, longest = self.first_guidance, self.lengths[-1]
+        return [one for one in self.settings if (one.guidance, one.steps) == (first, longest)]
 
     @property
     def probe_settings(self) -> tuple[Setting, ...]:
         """Settings of the Students by which Teachers are compared: up to three of the first way."""
-        own = [one for one in self.settings if one.guidance == self.first_guidance]
+        own = self.probe_grid
         if len(own) <= 3:
             return tuple(own)
         ordered = sorted(own)
-        kept = {ordered[0], Setting(self.probe_alpha, self.first_guidance), ordered[-1]}
+        kept = {ordered[0], replace(ordered[0], alpha=self.probe_alpha), ordered[-1]}
         others = [one for one in ordered if one not in kept]
         if len(kept) < 3:
             kept.add(others[(len(others) - 1) // 2])

@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.protocol import Protocol, Teacher, candidate_name, teachers_of
-from preceptor.study.selection import Candidate, Choice, choose, evidence_of
+from preceptor.study.selection import Candidate, Choice, choose, evidence_of, setting_of
 from preceptor.study.steps import (
     STEP_FOLDERS,
     Arm,
@@ -126,8 +126,8 @@ class Plan:
 
     def setting_of(self, role: Role, backbone: str, annotated: int = 0) -> Setting | None:
         """Selected setting of a role; None before the selection."""
-        if role == "baseline2":
-            return self.study.plain_setting
+        if role == "baseline2" and len(self.study.plain_settings) == 1:
+            return self.study.plain_settings[0]
         choice = self.choices.get(Selection(self.domain, role, backbone, annotated))
         return None if choice is None else choice.setting
 
@@ -138,7 +138,7 @@ class Plan:
             return []
         ways: dict[str, tuple[float, Setting]] = {}
         for row in choice.table:
-            value, setting = float(row["value"]), Setting(float(row["alpha"]), str(row["guidance"]))
+            value, setting = float(row["value"]), setting_of(row)
             best = ways.get(setting.guidance)
             if best is None or (-value, setting) < (-best[0], best[1]):
                 ways[setting.guidance] = value, setting
@@ -237,7 +237,11 @@ class Plan:
             steps += self._search_setting("baseline1", backbone)
             if self.study.ceiling:
                 steps += self._search_setting("ceiling", backbone)
-            steps += [self.protocol.baseline2(backbone, seed) for seed in self.seeds]
+            if len(self.study.plain_settings) > 1:
+                steps += self._search_setting("baseline2", backbone)
+            else:
+                (plain,) = self.study.plain_settings
+                steps += [self.protocol.baseline2(backbone, plain, seed) for seed in self.seeds]
         return self.add(steps + self._search_teacher())
 
     def stage_two(self, winner: Teacher) -> list[Step]:
@@ -294,7 +298,7 @@ class Plan:
 
         def wider(choice: Choice) -> list[Contender]:
             of = {row["name"]: row for row in choice.table}
-            tried = [Setting(float(row["alpha"]), str(row["guidance"])) for row in of.values()]
+            tried = [setting_of(row) for row in of.values()]
             values = [float(row["value"]) for row in of.values()]
             return [contender(setting) for setting in self.study.beyond(tried, values)]
 
@@ -331,6 +335,8 @@ class Plan:
             return [protocol.baseline1(backbone, setting, seed)]
         if role == "ceiling":
             return [protocol.ceiling(backbone, setting, seed)]
+        if role == "baseline2":
+            return [protocol.baseline2(backbone, setting, seed)]
         assert winner is not None
         if role == "student":
             return protocol.student(winner, backbone, setting, seed)
@@ -352,7 +358,8 @@ class Plan:
         chains = [
             self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
         ]
-        if self.study.starts_from_mapper and role == "baseline1":
+        started = ("baseline1", "baseline2")
+        if self.study.starts_from_mapper and role in started:
             chains += [
                 protocol.from_mapper(self._run(role, backbone, setting, seed, winner), seed)
                 for seed in self.seeds
@@ -366,10 +373,9 @@ class Plan:
         """Test scores of the Students and of Baseline 2."""
         protocol, chains = self.protocol, list[list[Step]]()
         for seed in self.seeds:
-            own = [
-                protocol.student(winner, backbone, setting, seed),
-                [protocol.baseline2(backbone, seed)],
-            ]
+            own = [protocol.student(winner, backbone, setting, seed)]
+            if len(self.study.plain_settings) == 1:  # its length is selected otherwise
+                own.append([protocol.baseline2(backbone, self.study.plain_settings[0], seed)])
             if self.study.starts_from_mapper:
                 own += [protocol.from_mapper(chain, seed) for chain in own]
             if "dfr" in protocol.controls:
@@ -446,7 +452,7 @@ def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
     """Settings from which the setting of a role is selected."""
     if role == "baseline1":
         return study.baseline_settings
-    return (study.plain_setting,) if role in ("masked", "dfr") else study.settings
+    return study.plain_settings if role in ("baseline2", "masked", "dfr") else study.settings
 
 
 def mapper_backbone(plan: Plan) -> str | None:
@@ -481,6 +487,8 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     assert winner is not None
     later = draft.add(draft.stage_two(winner))
     roles: list[Role] = ["student", "baseline1"]
+    if len(study.plain_settings) > 1:
+        roles.append("baseline2")
     if study.ceiling:
         roles.append("ceiling")
     for backbone in study.students:

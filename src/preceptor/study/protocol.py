@@ -77,9 +77,13 @@ def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
     return str(teacher) if setting is None else f"{teacher}; Student {setting}"
 
 
-def training_of(study: StudyConfig, guidance: str = "") -> Training:
-    """Training settings of a run with a way of guiding; "" = the study's own settings."""
+def training_of(study: StudyConfig, guidance: str = "", steps: int = 0) -> Training:
+    """Training settings of a run with a way of guiding; "" = the study's own settings.
+
+    `steps` is one of several lengths; 0 = the only or the largest one.
+    """
     training = study.training.of_run()
+    training = training.model_copy(update={"steps": steps}) if steps else training
     return study.guidances[guidance].training(training) if guidance else training
 
 
@@ -123,7 +127,7 @@ def run_config(
         labels=labels,
         validation_negatives=study.validation_negatives,
         seed=seed,
-        training=training or training_of(study, setting.guidance),
+        training=training or training_of(study, setting.guidance, setting.steps),
     )
 
 
@@ -173,9 +177,8 @@ class Protocol:
         )
 
     @_once
-    def baseline2(self, backbone: str, seed: int) -> Step:
+    def baseline2(self, backbone: str, setting: Setting, seed: int) -> Step:
         """Baseline 2: a run on T without guidance."""
-        setting = self.study.plain_setting
         config = run_config(self.study, backbone, seed, setting, annotated=False)
         return self.train(Arm.of_setting("baseline2", backbone, setting), config)
 
@@ -321,7 +324,7 @@ class Protocol:
             case "masked":
                 return self._masked(teacher, backbone, setting, seed)
             case "dfr":
-                return self._dfr(backbone, seed)
+                return self._dfr(backbone, setting, seed)
 
     @_once
     def ceiling(self, backbone: str, setting: Setting, seed: int) -> Step:
@@ -333,7 +336,7 @@ class Protocol:
         """Run on the marked regions alone; of every class, or the change would show the class."""
         source, steps = self.maps_of(teacher, seed)
         setting = replace(setting, alpha=1.0)
-        training = training_of(self.study, setting.guidance)
+        training = training_of(self.study, setting.guidance, setting.steps)
         changes = {"outside": "mean", "outside_rate": 1.0}
         augmentation = training.augmentation.model_copy(update=changes)
         own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
@@ -348,11 +351,10 @@ class Protocol:
         arm = Arm.of_setting("masked", backbone, setting, teacher)
         return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
 
-    def _dfr(self, backbone: str, seed: int) -> list[Step]:
+    def _dfr(self, backbone: str, setting: Setting, seed: int) -> list[Step]:
         """Baseline 2, and the run that trains its last layer again."""
-        base = self.baseline2(backbone, seed)
-        assert isinstance(base.work, Train)
-        return self.reweighted([base], Arm.of_setting("dfr", backbone, self.study.plain_setting))
+        base = self.baseline2(backbone, setting, seed)
+        return self.reweighted([base], Arm.of_setting("dfr", backbone, setting))
 
     def reweighted(self, chain: list[Step], arm: Arm) -> list[Step]:
         """A chain, and the run that trains the last layer of its last run again."""

@@ -52,9 +52,9 @@ class Choice:
 
     @property
     def setting(self) -> Setting:
-        """α and way of guiding of the selected candidate."""
+        """Setting of the selected candidate."""
         (row,) = (row for row in self.table if row["name"] == self.winner)
-        return Setting(float(row["alpha"]), str(row["guidance"]))
+        return setting_of(row)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choice:
@@ -64,6 +64,11 @@ class Choice:
             for row in values["table"]
         )
         return cls(values["winner"], values["reason"], tuple(rows), values["evidence"])
+
+
+def setting_of(row: Mapping[str, Any]) -> Setting:
+    """Setting in a row of a choice; archives of before have no several lengths."""
+    return Setting(float(row["alpha"]), str(row["guidance"]), int(row.get("steps", 0)))
 
 
 def choose(
@@ -126,6 +131,7 @@ def choose(
                 "agreement": candidate.agreement,
                 "alpha": candidate.setting.alpha,
                 "guidance": candidate.setting.guidance,
+                "steps": candidate.setting.steps,
             }
         )
     where = names[best] if len(sets) == 1 else f"the worst validation set ({names[best]})"

@@ -61,6 +61,7 @@ class Arm:
     generation: int = 0  # generation of the Teacher (2 and up), for the role generation
     annotated: int | None = None  # number of annotated images, for runs of an annotation budget
     guidance: str = ""  # way of guiding, see `StudyConfig.guidances`; "" = the study's own settings
+    steps: int = 0  # one of several training lengths, see `Setting`
     start: Literal["", "mapper"] = ""
 
     @classmethod
@@ -69,12 +70,13 @@ class Arm:
     ) -> Arm:
         """Arm of a role and a setting; a Teacher configuration is kept as text."""
         name = "" if teacher is None else str(teacher)
-        return cls(role, backbone, setting.alpha, name, guidance=setting.guidance)
+        alpha, guidance, steps = setting.alpha, setting.guidance, setting.steps
+        return cls(role, backbone, alpha, name, guidance=guidance, steps=steps)
 
     @property
     def setting(self) -> Setting:
-        """α and way of guiding."""
-        return Setting(self.alpha, self.guidance)
+        """α, way of guiding and length."""
+        return Setting(self.alpha, self.guidance, self.steps)
 
     @property
     def label(self) -> str:
