@@ -94,6 +94,30 @@ class Setting:
         return ", ".join([*parts, f"{self.steps:,} steps"] if self.steps else parts)
 
 
+def beyond(settings: Sequence[Setting], values: Sequence[float]) -> list[Setting]:
+    """Settings that extend the grid of each way whose best value is at an end of it.
+
+    A grid of fewer than three α is a choice of its user, and is not extended. The next α has
+    the strength (1 − α) ÷ α of the last times its step, within `EXTENDED`, and the best length.
+    """
+    further: list[Setting] = []
+    for way in dict.fromkeys(one.guidance for one in settings):
+        found = dict(zip(settings, values, strict=True))
+        own = [one for one in found if one.guidance == way and 0 < one.alpha < 1]
+        grid = sorted({one.alpha for one in own})
+        if len(grid) < 3:
+            continue
+        best = max(own, key=lambda one: found[one])
+        inner = {grid[0]: grid[1], grid[-1]: grid[-2]}.get(best.alpha)
+        if inner is None:
+            continue
+        strength, near = ((1 - alpha) / alpha for alpha in (best.alpha, inner))
+        alpha = float(f"{1 / (1 + strength * strength / near):.3g}")
+        if EXTENDED[0] <= alpha <= EXTENDED[1]:
+            further.append(replace(best, alpha=alpha))
+    return further
+
+
 class Guidance(Settings):
     """Way of guiding: the settings of the loss that differ from those of the study.
 
@@ -352,29 +376,6 @@ class StudyConfig(Settings):
         """Training lengths to choose from, in steps; (0,) if there is one."""
         lengths = self.training.lengths
         return lengths if len(lengths) > 1 else (0,)
-
-    def beyond(self, settings: Sequence[Setting], values: Sequence[float]) -> list[Setting]:
-        """Settings that extend the grid of each way whose best value is at an end of it.
-
-        A grid of fewer than three α is a choice of its user, and is not extended. The next α has
-        the strength (1 − α) ÷ α of the last times its step, within `EXTENDED`, and the best length.
-        """
-        further: list[Setting] = []
-        for way in dict.fromkeys(one.guidance for one in settings):
-            found = dict(zip(settings, values, strict=True))
-            own = [one for one in found if one.guidance == way and 0 < one.alpha < 1]
-            grid = sorted({one.alpha for one in own})
-            if len(grid) < 3:
-                continue
-            best = max(own, key=lambda one: found[one])
-            inner = {grid[0]: grid[1], grid[-1]: grid[-2]}.get(best.alpha)
-            if inner is None:
-                continue
-            strength, near = ((1 - alpha) / alpha for alpha in (best.alpha, inner))
-            alpha = float(f"{1 / (1 + strength * strength / near):.3g}")
-            if EXTENDED[0] <= alpha <= EXTENDED[1]:
-                further.append(replace(best, alpha=alpha))
-        return further
 
     @property
     def paper_setting(self) -> Setting:

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, cast
 
-from preceptor.study.config import Control, Setting, StudyConfig
+from preceptor.study.config import Control, Setting, StudyConfig, beyond
 from preceptor.study.protocol import Protocol, Teacher, candidate_name, teachers_of
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of, setting_of
 from preceptor.study.steps import (
@@ -300,7 +300,7 @@ class Plan:
             of = {row["name"]: row for row in choice.table}
             tried = [setting_of(row) for row in of.values()]
             values = [float(row["value"]) for row in of.values()]
-            return [contender(setting) for setting in self.study.beyond(tried, values)]
+            return [contender(setting) for setting in beyond(tried, values)]
 
         contenders = [contender(setting) for setting in _settings_of(self.study, role)]
         if role != "student":  # test sets are not scored before the selection of the Students
