@@ -117,11 +117,12 @@ def main() -> None:
     parser.add_argument("method", help="module:Method, or the name of a method of this library")
     parser.add_argument("--with", dest="others", nargs="*", default=["l2"], metavar="NAME")
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--source", default="fashion", help="of `preceptor data decoys`")
     parser.add_argument("--to", type=Path, default=Path("compared"))
     given = parser.parse_args()
     store, draws = given.to.absolute(), [FIRST + draw for draw in range(given.draws)]
     make = ["data", "decoys", "--to", store / "decoys", "--first", FIRST, "--draws", given.draws]
-    command = [sys.executable, "-m", "preceptor", *map(str, make), "--source", "fashion"]
+    command = [sys.executable, "-m", "preceptor", *map(str, make), "--source", given.source]
     subprocess.run(command, check=True)
     from preceptor.losses.guidance import METHODS
     from preceptor.metrics.paired_tests import paired_difference
