@@ -193,24 +193,10 @@ def compared(folder: str, key: str, p: str = "p") -> Difference:
     return Difference(row["mean"], row["low"], row["high"], row[p])
 
 
-def better_baseline(folder: str) -> Difference:
-    """Student minus the baseline that it is less above, with Holm's correction for the two."""
-    found = [compared(folder, key, "p_holm") for key in ("baseline1", "baseline2")]
-    return min(found, key=lambda one: one.mean)
-
-
 def controls_of(folder: str) -> dict[str, Difference]:
     """Student minus each control whose maps do not know the place."""
     keys = set(tables(folder).comparisons["key_b"])
     return {key: compared(folder, key) for key in ANY_MAP if key in keys}
-
-
-def strongest(folder: str) -> Difference:
-    """Smallest of these differences, with the largest p; shown only if all of them are."""
-    found = controls_of(folder).values()
-    least = min(found, key=lambda one: one.mean)
-    low = least.low if all(one.low > 0 for one in found) else min(least.low, 0.0)
-    return Difference(least.mean, low, least.high, max(one.p for one in found))
 
 
 def mean_auc(study: Study, key: str, folder: str | None = None) -> float:
@@ -267,8 +253,11 @@ def archived(study: Study, folder: str = "", note: str = "") -> Result:
     means = {key: mean_auc(study, key, own) for key in ("baseline1", "baseline2", "student", "ceiling")}  # fmt: skip  # noqa: E501
     means["control"] = max(mean_auc(study, key, own) for key in controls_of(own))
     title = f"{study.title} {note}".strip()
-    found = better_baseline(own), strongest(own)
-    return Result(title, repeats(study), study.marks, means, *found)
+    keys = ["baseline1", "baseline2", *controls_of(own)]
+    found = dict(zip(keys, holm_of([compared(own, key) for key in keys]), strict=True))
+    baselines = [found.pop(key) for key in ("baseline1", "baseline2")]
+    gain, place = (min(some, key=lambda one: one.mean) for some in (baselines, found.values()))
+    return Result(title, repeats(study), study.marks, means, gain, place)
 
 
 Rows = Mapping[str, Mapping[int, float]]
@@ -278,9 +267,14 @@ Rows = Mapping[str, Mapping[int, float]]
 def over_all(rows: Rows) -> dict[str, Difference]:
     """Student minus each baseline and control; p is corrected for all of them."""
     keys = [key for key in ("baseline1", "baseline2", "mixed", *ANY_MAP) if key in rows]
-    found = [paired(rows["student"], rows[key]) for key in keys]
-    ps = holm([one.p for one in found])
-    return {key: replace(one, p=p) for key, one, p in zip(keys, found, ps, strict=True)}
+    found = holm_of([paired(rows["student"], rows[key]) for key in keys])
+    return dict(zip(keys, found, strict=True))
+
+
+def holm_of(differences: Sequence[Difference]) -> list[Difference]:
+    """Differences that are tested together: p corrected for all of them."""
+    ps = holm([one.p for one in differences])
+    return [replace(one, p=p) for one, p in zip(differences, ps, strict=True)]
 
 
 def corrected(title: str, marked: str, repeats: str, rows: Rows) -> Result:
@@ -372,7 +366,7 @@ def controls() -> str:
     for study in STUDIES:
         found = [mean_auc(study, key) for key in keys]
         cells = [number(value) if value > 0 else DASH for value in found]
-        rows.append([f"{study.title}, {repeats(study)}", *cells, strongest(study.folder).text])
+        rows.append([f"{study.title}, {repeats(study)}", *cells, archived(study).place.text])
     header = [
         "data", "no maps", "shuffled", "human maps, shuffled", "centered", "principal components",
         "Student", "ceiling", "Student minus the strongest control",
@@ -399,7 +393,7 @@ def marks() -> str:
             [
                 study.title, _percent(area), _percent(overlap),
                 number(_agreement(study, "baseline2"), 2), number(_agreement(study, "ceiling"), 2),
-                strongest(study.folder).text,
+                archived(study).place.text,
             ]
         )  # fmt: skip
     header = [
@@ -420,11 +414,12 @@ def by_seed(folder: str, key: str) -> Floats:
     return np.array(found, np.float64)
 
 
-def pooled_difference(strata: Sequence[Floats]) -> Difference:
-    """Random-effects mean over studies (Paule and Mandel) with the interval of Hartung and Knapp.
+def pooled_difference(strata: Sequence[Floats]) -> tuple[Difference, tuple[float, float]]:
+    """Random-effects mean over studies (Paule and Mandel) with the interval of Hartung and Knapp,
+    and the prediction interval of a new study (Higgins, Thompson, Spiegelhalter 2009).
 
     p is that of sign flips within the studies, for the mean of their means: it is about these
-    studies, while the interval is about others like them.
+    studies. The first interval is about the mean of all studies like these, the second about one.
     """
     y, v = (np.array([f(one) for one in strata]) for f in (np.mean, lambda d: d.var(ddof=1) / len(d)))  # fmt: skip  # noqa: E501
     free = len(y) - 1
@@ -438,7 +433,9 @@ def pooled_difference(strata: Sequence[Floats]) -> Difference:
     mean = float((w * y).sum() / w.sum())
     spread = math.sqrt(float((w * (y - mean) ** 2).sum()) / free / float(w.sum()))
     half = float(stats.t.ppf(0.975, free)) * spread
-    return Difference(mean, mean - half, mean + half, sign_flips(strata))
+    new = float(stats.t.ppf(0.975, free - 1)) * math.hypot(spread, math.sqrt(tau))
+    of_mean = Difference(mean, mean - half, mean + half, sign_flips(strata))
+    return of_mean, (mean - new, mean + new)
 
 
 def sign_flips(strata: Sequence[Floats], drawn: int = 400_000) -> float:
@@ -478,12 +475,18 @@ def pooled() -> str:
             "the better baseline": better,
         }
         for name, parts in strata.items():
-            found = pooled_difference(parts)
+            found, new = pooled_difference(parts)
             text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
             above = f"{sum(one.mean() > 0 for one in parts)} of {len(parts)}"
-            lines.append([title, name, text, above, p_value(found.p)])
+            lines.append([title, name, text, interval(*new), above, p_value(found.p)])
             title = ""
-    header = ["studies", "Student minus", "mean, with the interval for other data like these", "above on", "p for these"]  # fmt: skip  # noqa: E501
+    header = [
+        "studies",
+        "Student minus",
+        "mean, with its 95 % interval",
+        "prediction interval of a new study",
+    ]
+    header += ["above on", "p for these"]
     return table(header, lines)
 
 

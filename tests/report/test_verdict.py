@@ -334,3 +334,12 @@ def test_a_teacher_without_marks_and_marks_below_the_grid_are_told(tmp_path: Pat
     assert "The chosen Teacher saw no marks. Validation chose the data-driven " in said
     assert hints.coarse == (1.0, (1, 1), "test_byobnet")
     assert "100% of the human maps mark less than half a cell of the 1 × 1 grid" in said
+
+
+def test_a_solved_task_is_called_solved(tmp_path: Path) -> None:
+    """Also with two seeds, which could show nothing else: more seeds change nothing."""
+    splits = {"train": 12, "val": 24, "test-unseen": 24}
+    plan = scored_study(tmp_path, lambda arm, seed: 40.0, splits, seeds=2, controls=())
+    said = verdict(results_of(record_of(plan)))
+    assert said.headline == "The task is solved without maps"
+    assert "reverse" not in said.text

@@ -489,7 +489,9 @@ def test_validation_selects_the_length_of_every_role(tmp_path: Path) -> None:
     assert teacher.training.steps == 12  # the largest
     table = gather(plan).table
     trials = (
-        table[(table["set"] == "test-unseen") & (table["source"] == "")].set_index("key")[["steps", "trials"]].astype(float)
+        table[(table["set"] == "test-unseen") & (table["source"] == "")]
+        .set_index("key")[["steps", "trials"]]
+        .astype(float)
     )
     assert trials.loc["baseline2"].tolist() == [6, 2]
     assert trials.loc["student"].tolist() == [12, 2]

@@ -28,7 +28,7 @@ from preceptor.report.blocks import names_of, short
 from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.domain import Hints, Results, StudyResults, hints_of
 from preceptor.results.ladder import ControlGain, Ladder, RungName, enough
-from preceptor.results.record import records
+from preceptor.results.record import records, whole_set
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.utils.text import DASH, duration, interval, number, percent
 
@@ -140,8 +140,20 @@ def verdict(results: Results | StudyResults) -> Verdict:
         facts |= _against_baselines(results, family.reset_index(drop=True))
         facts["unfinished"] = done < total or bool(unscored)
     headline, text = parts_of("verdict", **facts)
-    kind = {"none": "open", "part": "open", "few": "open", "early": "ahead"}
+    kind = {"none": "open", "part": "open", "few": "open", "early": "ahead", "solved": "mixed"}
     return Verdict(kind.get(facts["case"], facts["case"]), headline, text, place_sentence(results))
+
+
+SOLVED = 0.9995
+"""AUC that is 1.000 in tables, above which nothing can be gained."""
+
+
+def _is_solved(results: Results | StudyResults) -> bool:
+    """Whether the network without maps cannot be improved, on the primary sets of all domains."""
+    parts = [results] if isinstance(results, Results) else [*results.by_domain.values()]
+    tables = [whole_set(part.table, part.setup.primary) for part in parts]
+    aucs = [one.loc[one["key"] == "baseline2", "mean"] for one in tables]
+    return all(len(own) and (own >= SOLVED).all() for own in aucs)
 
 
 def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) -> dict[str, Any]:
@@ -164,7 +176,9 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
         worse_words = f"; it is significantly below {which}"
     worse_words += " on these test images" if any(map(only_here, records(worse))) else ""
     case = "ahead" if ahead == count else "mixed" if ahead else "lost"
-    if n < 3:
+    if _is_solved(results):
+        case = "solved"
+    elif n < 3:
         case = "few"
     elif len(better) == len(family):
         case = "early" if n < results.seeds else "won"
