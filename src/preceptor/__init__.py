@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.version import __version__
 
 if TYPE_CHECKING:
+    from preceptor.audit.audit import audit_model as audit_model
     from preceptor.config.run import RunConfig as RunConfig
     from preceptor.data.manifest import Manifest as Manifest
     from preceptor.deploy.predictor import load as load
@@ -35,6 +36,7 @@ _PLACES = {
     "RunConfig": "preceptor.config.run",
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
+    "audit_model": "preceptor.audit.audit",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.predict",
     "guidance": "preceptor.losses.guided",

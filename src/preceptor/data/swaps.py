@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, uniform_filter
 
 from preceptor.errors import Problem, ProblemsError
-from preceptor.metrics.auc import macro_auc, macro_auc_weighted
+from preceptor.metrics.auc import Array, macro_auc, macro_auc_weighted
 from preceptor.metrics.bootstrap import percentiles
 
 LEAST = 20
@@ -154,6 +154,25 @@ def inside_only(images: MarkedImages, *, seed: int) -> Pixels:
     return np.stack([_blend(one, mean, region) for one, region in made])
 
 
+def replicates(labels: Index, scores: Array, *units: Index, seed: int) -> Array:
+    """(1000,) AUC of (n, C) scores on resamples of all units that n images consist of.
+
+    A swapped image has two of them, which are resampled independently (Owen, "The pigeonhole
+    bootstrap", Annals of Applied Statistics 2007): its inside and its outside. Those of the first
+    units are the same at every call with a seed.
+    """
+    rng, counts = np.random.default_rng([seed, 5]), np.ones((1000, len(labels)))
+    for of in units:
+        size = int(of.max()) + 1
+        counts *= rng.multinomial(size, np.full(size, 1 / size), 1000)[:, of]
+    return macro_auc_weighted(labels, scores, counts)
+
+
+def estimate(value: float, drawn: Array) -> Estimate:
+    """Estimate with the interval of its replicates, of which some may be undefined."""
+    return Estimate(value, *percentiles(drawn[~np.isnan(drawn)]))
+
+
 def editing_check(images: MarkedImages, *, classes: int, seed: int) -> Estimate:
     """AUC of a classifier that sees only what the editing changes; 0.5 if that tells nothing.
 
@@ -182,12 +201,7 @@ def editing_check(images: MarkedImages, *, classes: int, seed: int) -> Estimate:
     for fold in range(5):
         train = folds != fold
         scores[~train] = _ridge(values[train], labels[train], values[~train], classes)
-    counts = np.ones((1000, len(labels)))
-    for of in (codes, bases):  # each occurs in several edits (Owen 2007)
-        size = int(of.max()) + 1
-        counts *= rng.multinomial(size, np.full(size, 1 / size), 1000)[:, of]
-    replicates = macro_auc_weighted(labels, scores, counts)
-    return Estimate(macro_auc(labels, scores), *percentiles(replicates[~np.isnan(replicates)]))
+    return estimate(macro_auc(labels, scores), replicates(labels, scores, codes, bases, seed=seed))
 
 
 class _Editor:
@@ -217,16 +231,19 @@ class _Editor:
         size = 2 * self.reach + 1
         wide = maximum_filter(self.marks[donor], size).astype(np.float32)
         soft: NDArray[np.float32] = uniform_filter(wide, size, mode="nearest")
-        return np.round(soft, 4)
+        soft[soft > 0.9999] = 1  # sums of a moving window have rounding errors
+        soft[soft < 0.0001] = 0
+        return soft
 
     def filled(
         self, at: int, region: NDArray[np.float32], without: int = -1
     ) -> NDArray[np.float32]:
         """(H, W, C) image with a filled region."""
-        own = self.images.pixels[at].astype(np.float32)
+        own: NDArray[np.float32] = self.images.pixels[at].astype(np.float32)
         third = self._third(region, (at, without)) if self.thirds else None
         fill = _blurred(own, region) if third is None else self.images.pixels[third]
-        return own + region[..., None] * (fill - own)
+        own += region[..., None] * (fill - own)
+        return own
 
     def _third(self, region: NDArray[np.float32], without: tuple[int, ...]) -> int | None:
         """Image without a mark in a region, of a random class; None if none is found."""
