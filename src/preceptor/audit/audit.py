@@ -36,6 +36,7 @@ from preceptor.data.geometry import normalized
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
 from preceptor.data.swaps import Estimate, binary, editing_check, estimate, replicates
+from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, log_odds, macro_auc
 from preceptor.metrics.paired_tests import unit_codes
 from preceptor.utils.text import interval, number, progress
@@ -135,6 +136,9 @@ def audit_model(
         if isinstance(manifest, Manifest)
         else Manifest.read(manifest, verify=False, need=())
     )
+    if len(table.classes) < 2:
+        fix = "add examined images of another class"
+        raise InputError(f"{table.source or 'the manifest'}: the images have one class; {fix}")
     opened, form, classes = None, ImageFormat(input_size or SIDE), tuple(table.classes)
     if isinstance(model, OpenedModel):
         opened = model
@@ -147,7 +151,8 @@ def audit_model(
     looks = None
     if opened is not None:
         name, scores = opened.name, _scores(opened, pictures)
-        looks = opened.maps(marked.images.pixels, marked.images.labels)
+        with_marks = np.flatnonzero(marked.images.masks.any((1, 2)))
+        looks = opened.maps(marked.images.pixels[with_marks], marked.images.labels[with_marks])
     else:
         name, scores = str(model), read_scores(Path(str(model)), pictures, classes)
     audit = _judged(name, classes, positive, pictures, scores, looks, seed, begun)
@@ -220,7 +225,9 @@ def _judged(
             by_outside[one] = estimate(auc, on_swapped(swapped.labels, which))
     editing = editing_check(images, classes=len(classes), seed=seed)
     verdict, more = _verdict(drop, outside, len(images))
-    inside, chance = _looked(looks, images.masks)
+    marks = binary(images.masks)
+    marks = marks[marks.any((1, 2))]
+    inside, chance = _looked(looks, marks)
     swap = estimate(value, after)
     return Audit(
         model=name,
@@ -231,7 +238,7 @@ def _judged(
         positive=positive,
         splits=pictures.marked.splits,
         images=len(images),
-        marked=int(binary(images.masks).any((1, 2)).sum()),
+        marked=len(marks),
         more_marks=more,
         ordinary=ordinary,
         swapped=swap,
@@ -294,20 +301,17 @@ def _sentences(
     return (*said, _BLIND)
 
 
-def _looked(looks: NDArray[np.float32] | None, masks: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean share of maps and of the area inside the marks, over images with marks."""
+def _looked(looks: NDArray[np.float32] | None, marks: NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean share of the maps, and of the area, inside the marks; NaN without maps."""
     if looks is None:
         return math.nan, math.nan
-    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(masks), 4)
-    marks = torch.from_numpy(binary(masks).astype(np.float32))
-    cells = resample(marks, unit, unit, (looks.shape[1], looks.shape[2])).numpy()
+    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(marks), 4)
+    grid = (looks.shape[1], looks.shape[2])
+    cells = resample(torch.from_numpy(marks.astype(np.float32)), unit, unit, grid).numpy()
     weight = normalized(looks)
     total = weight.sum((1, 2))
-    usable = (total > 0) & (cells.max((1, 2)) > 0)
-    if not usable.any():
-        return math.nan, math.nan
-    shares = (weight * cells).sum((1, 2))[usable] / total[usable]
-    return float(shares.mean()), float(cells[usable].mean())
+    shares = (weight * cells).sum((1, 2))[total > 0] / total[total > 0]
+    return float(shares.mean()) if len(shares) else math.nan, float(cells.mean())
 
 
 def _parts(

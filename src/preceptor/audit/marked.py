@@ -33,6 +33,8 @@ from preceptor.utils.files import replacing
 from preceptor.utils.results import digest
 
 TABLE = "images.csv"
+_SWAPS = 400  # least number of swapped images, nearly
+_COPIES = 4  # of an image, in one round of outsides
 _BLOCK = 64  # maps resampled at once
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
@@ -75,7 +77,8 @@ def read_marked(
     examined = known if maps else manifest.annotated_mask
     if splits is None:
         with_marks = set(table["split"][known])
-        splits = [one for one in manifest.eval_splits("val") if one in with_marks] or ["train"]
+        held = [one for one in manifest.eval_splits("val") if one in with_marks]
+        splits = held or sorted(with_marks & {"train"}) or sorted(set(table["split"]))
     if unknown := sorted(set(splits) - set(table["split"])):
         raise InputError(f"{source}: there is no split {unknown[0]!r}; check --split")
     chosen = np.flatnonzero(table["split"].isin(splits).to_numpy() & examined)
@@ -131,7 +134,9 @@ class Pictures:
 
 def make_pictures(marked: Marked, form: ImageFormat, classes: Sequence[str], seed: int) -> Pictures:
     """Ordinary, swapped, outside-only and inside-only images."""
-    images, per_image = marked.images, max(2, min(len(classes), 4))
+    images, each = marked.images, min(len(classes), _COPIES)
+    # More copies of few images narrow the intervals, which include the choice of outsides.
+    per_image = each * max(1, _SWAPS // (each * len(images)))
     swapped = swap(images, classes=len(classes), per_image=per_image, seed=seed)
     sets = {
         "ordinary": images.pixels,

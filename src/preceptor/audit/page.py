@@ -53,8 +53,8 @@ def audit_page(examined: Examined) -> str:
     )
     page = PlainPage(
         kind="audit",
-        name=audit.model,
-        facts=facts,
+        name=Path(audit.model).name,
+        facts=[audit.model, *facts],
         headline=audit.headline,
         sentences=[*audit.sentences],
         sections=[
@@ -73,7 +73,7 @@ def next_steps(audit: Audit) -> list[str]:
     blind = "Test the model on images from elsewhere: swapped images say nothing about them."
     return {
         "shown": [
-            "Look at the images below: what of the outside could tell the class?",
+            "Look at the images that change most: what of the outside could tell the class?",
             "preceptor repair trains the last layer again on swapped training images.",
             blind,
         ],

@@ -51,8 +51,10 @@ def audit(
         from preceptor.audit import audit as steps
         from preceptor.audit.marked import TABLE
         from preceptor.audit.page import next_steps, write_audit
+        from preceptor.utils.process import keep_freed_memory
         from preceptor.utils.text import duration, number
 
+    keep_freed_memory()
     splits = None if split is None else [split]
     if write_images is not None:
         steps.write_images(
