@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from preceptor.audit.marked import Pictures, make_pictures, read_marked, read_scores, write_pictures
+from preceptor.audit.marked import Pictures, make_pictures, read_marked, read_scores
 from preceptor.audit.models import OpenedModel, open_model
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
@@ -131,11 +131,9 @@ def audit_model(
         InputError: Nothing can be swapped, or the model or the table of scores does not fit.
     """
     begun = time.perf_counter()
-    table = (
-        manifest
-        if isinstance(manifest, Manifest)
-        else Manifest.read(manifest, verify=False, need=())
-    )
+    table = manifest
+    if not isinstance(table, Manifest):
+        table = Manifest.read(table, verify=False, need=())
     if len(table.classes) < 2:
         fix = "add examined images of another class"
         raise InputError(f"{table.source or 'the manifest'}: the images have one class; {fix}")
@@ -157,23 +155,6 @@ def audit_model(
         name, scores = str(model), read_scores(Path(str(model)), pictures, classes)
     audit = _judged(name, classes, positive, pictures, scores, looks, seed, begun)
     return Examined(audit, pictures, scores)
-
-
-def write_images(
-    manifest: str | Path,
-    folder: Path,
-    *,
-    splits: Sequence[str] | None = None,
-    maps: Path | None = None,
-    input_size: int | None = None,
-    most: int = MOST,
-    seed: int = 0,
-) -> None:
-    """Write the images of an audit as PNG with a table, for a model from elsewhere."""
-    table, form = Manifest.read(manifest, verify=False, need=()), ImageFormat(input_size or SIDE)
-    classes = table.classes
-    marked = read_marked(table, form, classes, splits=splits, maps=maps, most=most, seed=seed)
-    write_pictures(make_pictures(marked, form, classes, seed), folder)
 
 
 def _scores(model: OpenedModel, pictures: Pictures) -> dict[str, Array]:
@@ -201,39 +182,32 @@ def _judged(
     images, table, swapped = pictures.marked.images, pictures.marked.table, pictures.swapped
     codes = unit_codes(table["group"], len(table))
     odds = {kind: log_odds(values) for kind, values in scores.items()}
-    both = codes[swapped.inside], codes[swapped.outside]
+    units = np.stack([codes[swapped.inside], codes[swapped.outside]])
 
-    def whole(kind: str) -> Array:
-        return replicates(images.labels, odds[kind], codes, seed=seed)
+    def whole(kind: str) -> tuple[float, Array]:
+        drawn = replicates(images.labels, odds[kind], codes, seed=seed)
+        return macro_auc(images.labels, odds[kind]), drawn
 
-    def on_swapped(labels: NDArray[np.int64], which: NDArray[np.bool_] | slice) -> Array:
-        of = (one[which] for one in both)
-        return replicates(labels[which], odds["swapped"][which], *of, seed=seed)
+    def on_swapped(labels: NDArray[np.int64], of: int | None = None) -> tuple[float, Array]:
+        which = (swapped.outside_labels == of) | (of is None)
+        chosen = labels[which], odds["swapped"][which]
+        return macro_auc(*chosen), replicates(*chosen, *units[:, which], seed=seed)
 
-    every = slice(None)
-    values = {kind: macro_auc(images.labels, odds[kind]) for kind in odds if kind != "swapped"}
-    drawn, after = whole("ordinary"), on_swapped(swapped.labels, every)
-    value = macro_auc(swapped.labels, odds["swapped"])
-    ordinary = estimate(values["ordinary"], drawn)
-    drop = estimate(values["ordinary"] - value, drawn - after)
-    follows = macro_auc(swapped.outside_labels, odds["swapped"])
-    outside = estimate(follows, on_swapped(swapped.outside_labels, every))
-    by_outside = {}
-    for at, one in enumerate(classes):
-        if (which := swapped.outside_labels == at).any():
-            auc = macro_auc(swapped.labels[which], odds["swapped"][which])
-            by_outside[one] = estimate(auc, on_swapped(swapped.labels, which))
+    before, after = whole("ordinary"), on_swapped(swapped.labels)
+    ordinary, then = estimate(*before), estimate(*after)
+    drop = estimate(before[0] - after[0], before[1] - after[1])
+    outside = estimate(*on_swapped(swapped.outside_labels))
     editing = editing_check(images, classes=len(classes), seed=seed)
     verdict, more = _verdict(drop, outside, len(images))
     marks = binary(images.masks)
     marks = marks[marks.any((1, 2))]
     inside, chance = _looked(looks, marks)
-    swap = estimate(value, after)
+    given = np.unique(swapped.outside_labels).tolist()
     return Audit(
         model=name,
         verdict=verdict,
         headline=_headline(verdict, more),
-        sentences=_sentences(verdict, ordinary, swap, outside, editing),
+        sentences=_sentences(verdict, ordinary, then, outside, editing),
         classes=classes,
         positive=positive,
         splits=pictures.marked.splits,
@@ -241,12 +215,12 @@ def _judged(
         marked=len(marks),
         more_marks=more,
         ordinary=ordinary,
-        swapped=swap,
+        swapped=then,
         drop=drop,
         outside=outside,
-        outside_only=estimate(values["outside"], whole("outside")),
-        inside_only=estimate(values["inside"], whole("inside")),
-        by_outside=by_outside,
+        outside_only=estimate(*whole("outside")),
+        inside_only=estimate(*whole("inside")),
+        by_outside={classes[of]: estimate(*on_swapped(swapped.labels, of)) for of in given},
         by_class=_parts(table["label"].to_numpy(object), pictures, scores),
         by_source=_parts(table["source"].to_numpy(object), pictures, scores),
         map_inside=inside,
@@ -271,7 +245,7 @@ def _verdict(drop: Estimate, outside: Estimate, images: int) -> tuple[Verdict, i
 def _headline(verdict: Verdict, more: int) -> str:
     return {
         "shown": "Shown: what lies outside the marks decides",
-        "not shown": "Not shown: whether what lies outside the marks decides",
+        "not shown": "Not shown that what lies outside the marks decides",
         "too few marks": f"Too few marks: about {more:,} more",
     }[verdict]
 
@@ -326,14 +300,3 @@ def _parts(
         shares = float(right[of].mean()), float(after[of[swapped.inside]].mean())
         found[name] = Part(int(of.sum()), *shares)
     return found
-
-
-def as_json(audit: Audit) -> dict[str, object]:
-    """Audit for `audit.json`; estimates are objects of value, low and high."""
-    return {key: _plain(value) for key, value in asdict(audit).items()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Estimate):
-        return value._asdict()
-    return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from preceptor.audit.audit import Audit, Examined, as_json, ranged
+from preceptor.audit.audit import Audit, Examined, Part, ranged
 from preceptor.report.blocks import (
     Block,
     CaptionedPicture,
@@ -33,7 +34,7 @@ def write_audit(examined: Examined, folder: Path) -> None:
     """Write `audit.json` and `audit.html` to a folder."""
     page = audit_page(examined)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "audit.json", strict_json(as_json(examined.audit)) + "\n")
+    write_atomically(folder / "audit.json", strict_json(asdict(examined.audit)) + "\n")
     write_atomically(folder / "audit.html", page)
 
 
@@ -45,12 +46,9 @@ def audit_page(examined: Examined) -> str:
         f"classes {', '.join(audit.classes)}",
         duration(audit.seconds),
     ]
+    found = {"class": audit.by_class, "source": audit.by_source}
     blocks: list[Block] = [_numbers(audit), Text(_maps(audit))]
-    blocks += (
-        [_parts(audit, "class"), _parts(audit, "source")]
-        if audit.by_source
-        else [_parts(audit, "class")]
-    )
+    blocks += [_parts(of, parts) for of, parts in found.items() if parts]
     page = PlainPage(
         kind="audit",
         name=Path(audit.model).name,
@@ -106,16 +104,12 @@ def _numbers(audit: Audit) -> Table:
     return Table("AUC with 95 % interval", "", ["AUC", "Remark"], lines)
 
 
-def _parts(audit: Audit, of: str) -> Table:
-    found = audit.by_class if of == "class" else audit.by_source
-    lines = [
-        Line(
-            name, [Cell(f"{one.images:,}"), Cell(percent(one.ordinary)), Cell(percent(one.swapped))]
-        )
-        for name, one in found.items()
-    ]
-    columns = ["images", "ordinary", "swapped"]
-    return Table(f"Named right, by {of}", of, columns, lines)
+def _parts(of: str, parts: dict[str, Part]) -> Table:
+    lines = []
+    for name, one in parts.items():
+        cells = f"{one.images:,}", percent(one.ordinary), percent(one.swapped)
+        lines.append(Line(name, [Cell(text) for text in cells]))
+    return Table(f"Named right, by {of}", of, ["images", "ordinary", "swapped"], lines)
 
 
 def _maps(audit: Audit) -> str:

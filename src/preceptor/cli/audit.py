@@ -49,18 +49,22 @@ def audit(
         raise InputError(f"--out {out}: it is a file; name a folder")
     with bulk_import():
         from preceptor.audit import audit as steps
-        from preceptor.audit.marked import TABLE
+        from preceptor.audit.marked import TABLE, make_pictures, read_marked, write_pictures
         from preceptor.audit.page import next_steps, write_audit
+        from preceptor.config.settings import ImageFormat
+        from preceptor.data.manifest import Manifest
         from preceptor.utils.process import keep_freed_memory
         from preceptor.utils.text import duration, number
 
     keep_freed_memory()
     splits = None if split is None else [split]
     if write_images is not None:
-        steps.write_images(
-            manifest, write_images, splits=splits, maps=maps, input_size=input_size,
-            most=max_images, seed=seed,
-        )  # fmt: skip
+        table = Manifest.read(manifest, verify=False, need=())
+        form, classes = ImageFormat(input_size or steps.SIDE), table.classes
+        marked = read_marked(
+            table, form, classes, splits=splits, maps=maps, most=max_images, seed=seed
+        )
+        write_pictures(make_pictures(marked, form, classes, seed), write_images)
         print(f"wrote {write_images / TABLE}; score its images, then: preceptor audit SCORES.csv")
         return
     examined = steps.audit_model(

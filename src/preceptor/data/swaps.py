@@ -16,7 +16,6 @@ swap foregrounds and backgrounds of ImageNet (MIXED-RAND); there, objects are cu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,8 @@ Pixels = NDArray[np.uint8]
 Index = NDArray[np.int64]
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """Estimate with its 95 % interval; NaN if it is undefined."""
 
     value: float
@@ -287,20 +287,15 @@ def _change(
 def _ridge(
     train: NDArray[np.float32], labels: Index, test: NDArray[np.float32], classes: int
 ) -> NDArray[np.float64]:
-    """(n, classes) scores of ridge classifiers, one against the rest, with balanced classes."""
-    scores = np.zeros((len(test), classes))
-    for label in range(classes):
-        target = np.where(labels == label, 1.0, -1.0)
-        counts = (target > 0).sum(), (target < 0).sum()
-        if min(counts) == 0:
-            continue
-        # Balanced: an intercept that follows the frequencies of a fold lowers the AUC below 0.5.
-        weight = 0.5 / np.where(target > 0, *counts)
-        mean = weight @ train
-        spread = np.sqrt(weight @ (train - mean) ** 2) + 1e-6
-        own = (train - mean) / spread
-        matrix = (own * weight[:, None]).T @ own + np.eye(own.shape[1])
-        scores[:, label] = (
-            (test - mean) / spread @ np.linalg.solve(matrix, own.T @ (weight * target))
-        )
+    """(n, classes) scores of a ridge classifier with balanced classes."""
+    counts = np.bincount(labels, minlength=classes)
+    # Balanced: an intercept that follows the frequencies of a fold lowers the AUC below 0.5.
+    weight = (1 / counts[labels] / (counts > 0).sum())[:, None]
+    mean = (weight * train).sum(0)
+    spread = np.sqrt((weight * (train - mean) ** 2).sum(0)) + 1e-6
+    own, target = (train - mean) / spread, np.eye(classes)[labels] - (counts > 0) / classes
+    matrix = own.T @ (weight * own) + np.eye(own.shape[1])
+    scores: NDArray[np.float64] = (
+        (test - mean) / spread @ np.linalg.solve(matrix, own.T @ (weight * target))
+    )
     return scores
