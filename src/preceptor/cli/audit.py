@@ -25,7 +25,7 @@ def audit(
     fail_above: Annotated[float | None, Number()] = None,
     write_images: Path | None = None,
 ) -> None:
-    """Ask the marks whether a trained model relies on what lies outside them.
+    """Test whether what lies outside the marks decides.
 
     The model is tested on swapped images: the inside of the marks of one image on the outside of
     another. Nothing is trained.

@@ -10,7 +10,7 @@ region of a third image that has no mark there, whose class is drawn at random; 
 of the marked images have such a third image, all fills are blurred from around the region instead.
 
 Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition", ICLR 2021,
-swap foregrounds and backgrounds of ImageNet (MIXED-RAND); there, objects are cut out by boxes.
+swap foregrounds and backgrounds of ImageNet (MIXED-RAND), whose images all have an object.
 """
 
 from __future__ import annotations
