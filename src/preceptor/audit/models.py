@@ -217,12 +217,10 @@ def _guided(
     _check_classes(name, spec.classes, how)
     if not own and how.normalization is not None:
         mean, std = how.scale
-        spec = replace(spec, mean=mean, std=std)
-        model = GuidedModel(model.backbone, spec)
+        model.spec = spec = replace(spec, mean=mean, std=std)
+        for key, values in (("mean", mean), ("std", std)):
+            model.get_buffer(key).copy_(torch.tensor(values).view(1, -1, 1, 1))
     positive = how.positive or spec.positive
-    if positive != spec.positive:
-        spec = replace(spec, positive=positive, thresholds={})
-        model = GuidedModel(model.backbone, spec)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return OpenedModel(name, spec.classes, positive, spec.image_format, model, notes)
 
@@ -260,8 +258,8 @@ def _of_function(target: str, how: _Setting, weights: str | None) -> OpenedModel
         load_weights(network, model.spec.module.head, weights, attribute)
         _check_head(weights, model, how)
     if is_factory(function):  # a model folder may name it
-        model = GuidedModel(model.backbone, replace(model.spec, factory=target)).eval()
-    return replace(opened, guided=model)
+        model.spec = replace(model.spec, factory=target)
+    return opened
 
 
 def _imported(file: Path) -> str:
