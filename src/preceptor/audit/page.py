@@ -51,7 +51,7 @@ def audit_page(examined: Examined) -> str:
     blocks += [_parts(of, parts) for of, parts in found.items() if parts]
     page = PlainPage(
         kind="audit",
-        name=Path(audit.model).name,
+        name="/".join(Path(audit.model).parts[-2:]),  # a run folder ends in "model"
         facts=[audit.model, *facts],
         headline=audit.headline,
         sentences=[*audit.sentences],
