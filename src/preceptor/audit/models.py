@@ -19,6 +19,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,7 +27,6 @@ import numpy as np
 import torch
 import torchvision
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from scipy.special import expit, softmax
 from torch import nn
 
@@ -63,6 +63,13 @@ _NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _OF_TORCHVISION = "torchvision/"
 
 
+Outputs = Callable[
+    [NDArray[np.uint8], NDArray[np.int64] | None],
+    tuple[NDArray[np.float64], NDArray[np.float32] | None],
+]
+"""Probabilities of images, and maps of classes where they are given."""
+
+
 @dataclass(frozen=True)
 class OpenedModel:
     """Trained classifier of any origin.
@@ -82,10 +89,7 @@ class OpenedModel:
     image_format: ImageFormat
     guided: GuidedModel | None
     notes: tuple[str, ...] = ()
-    compute: Callable[[NDArray[np.uint8]], NDArray[np.float64]] | None = None
-    compute_maps: (
-        Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32] | None] | None
-    ) = None
+    outputs: Outputs | None = None  # without `guided`
 
     @property
     def side(self) -> int:
@@ -97,11 +101,6 @@ class OpenedModel:
         """Method that makes images square."""
         return self.image_format.fit
 
-    @property
-    def positive_index(self) -> int:
-        """Index of the positive class; of the last class without one."""
-        return self.classes.index(self.positive or self.classes[-1])
-
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(k, C) probabilities of (k, side, side, channels) uint8 images.
 
@@ -111,8 +110,8 @@ class OpenedModel:
         if self.guided is not None:
             values = predict(self.guided, _rows(pixels, None, self.fit)).probabilities
         else:
-            assert self.compute is not None
-            values = self.compute(pixels)
+            assert self.outputs is not None
+            values, _ = self.outputs(pixels, None)
         if wrong := int((~np.isfinite(values).all(1)).sum()):
             raise InputError(
                 f"{self.name}: the probabilities of {wrong:,} of {len(values):,} images are not "
@@ -128,7 +127,7 @@ class OpenedModel:
             cams = predict(self.guided, _rows(pixels, labels, self.fit), cams="decision").cams
             assert cams is not None
             return cast(NDArray[np.float32], cams.numpy())
-        return None if self.compute_maps is None else self.compute_maps(pixels, labels)
+        return None if self.outputs is None else self.outputs(pixels, labels)[1]
 
 
 def open_model(
@@ -279,11 +278,6 @@ def _imported(file: Path) -> str:
 def _of_weights(name: str, network: str, weights: str, how: _Setting) -> OpenedModel:
     """Model of a network's name and a file of weights."""
     file = str(weights_file(weights))
-    try:
-        with safe_open(file, "pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights: {file} cannot be read: {reason(error)}") from error
     settings: dict[str, Any] = {"positive": how.positive, "input_size": how.input_size}
     settings |= {"weights": file, "fit": how.fit}
     if network.startswith(_OF_TORCHVISION):
@@ -310,8 +304,8 @@ def _check_head(file: str, model: GuidedModel, how: _Setting) -> None:
 
 # ONNX.
 
-_PROBE = 8  # images whose outputs show whether they are probabilities
 _BATCH = 32
+_KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
@@ -319,6 +313,8 @@ def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name an ONNX file")
     try:
+        import onnx as onnx_files
+
         from preceptor.deploy import onnx
         from preceptor.deploy.prediction import INFO_KEY
     except ModuleNotFoundError as error:
@@ -326,126 +322,98 @@ def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
             f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
     try:
-        session = onnx.session_of(path.read_bytes())
+        session = onnx.session_of(str(path))
     except Exception as error:  # ONNX Runtime raises many types
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason(error, 200)}") from error
     if INFO_KEY in session.get_modelmeta().custom_metadata_map:
         return _of_export(onnx.OnnxNetwork(path, device="cpu"), path, how)
-    classifier = _OnnxClassifier(path, session, how)
-    classifier.find_kind()
-    mean = how.normalization or "imagenet"
-    return OpenedModel(
-        str(path), how.classes, how.positive, ImageFormat(classifier.side, how.fit), None,
-        (how.order, f"its input is taken to have the normalization {mean}"), classifier,
-    )  # fmt: skip
+    run, side = _runner(path, session, how)
+    # Whether the output is a probability is seen on a few images; that of one class, in the graph.
+    graph = onnx_files.load(str(path), load_external_data=False).graph
+    ends = {name: node.op_type for node in graph.node for name in node.output}
+    sigmoid = any(ends.get(one.name) == "Sigmoid" for one in graph.output)
+    cells = np.arange(side) * 8 // side
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    probe = run(coarse[:, cells][:, :, cells])
+    sums_to_1 = bool((probe >= 0).all()) and np.allclose(probe.sum(1), 1, atol=1e-4)
+    shares = sums_to_1 if probe.shape[1] > 1 else sigmoid
+
+    def outputs(
+        pixels: NDArray[np.uint8], _: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float64], None]:
+        values = run(pixels)
+        if values.shape[1] == 1:  # that of class 1
+            values = values if shares else expit(values)
+            return np.concatenate([1 - values, values], 1), None
+        return values if shares else softmax(values, 1), None
+
+    assumed = f"its input is taken to have the normalization {how.normalization or 'imagenet'}"
+    form, notes = ImageFormat(side, how.fit), (how.order, assumed)
+    return OpenedModel(str(path), how.classes, how.positive, form, None, notes, outputs)
 
 
 def _of_export(network: Any, path: Path, how: _Setting) -> OpenedModel:
     info = network.info
     _check_classes(str(path), info.classes, how)
+    mapped = info.map_kind != "none" and len(info.classes) == 2  # else of one class only
 
-    def compute(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        parts = [network(part, maps=False).probabilities for part in _parts(pixels, _BATCH)]
-        return np.concatenate(parts).astype(np.float64)
+    def outputs(
+        pixels: NDArray[np.uint8], labels: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        maps = mapped and labels is not None
+        of = _parts(labels, _BATCH) if maps and labels is not None else repeat(None)
+        both = zip(_parts(pixels, _BATCH), of, strict=False)
+        found = [network(one, maps=maps, map_classes=classes) for one, classes in both]
+        values = np.concatenate([one.probabilities for one in found]).astype(np.float64)
+        return values, np.concatenate([one.raw_map for one in found]) if maps else None
 
-    def maps(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        if info.map_kind == "none" or len(info.classes) > 2:  # it has those of one class only
-            return None
-        both = zip(_parts(pixels, _BATCH), _parts(labels, _BATCH), strict=True)
-        return np.concatenate([network(one, map_classes=of).raw_map for one, of in both])
-
-    positive = how.positive or info.positive
-    return OpenedModel(
-        str(path), info.classes, positive, info.image_format, None, (), compute, maps
-    )
+    positive, form = how.positive or info.positive, info.image_format
+    return OpenedModel(str(path), info.classes, positive, form, None, (), outputs)
 
 
-class _OnnxClassifier:
-    """Probabilities of any classifier with one image input (N, 3 or 1, H, W)."""
-
-    def __init__(self, path: Path, session: Any, how: _Setting) -> None:
-        self._path, self._session, self._how = path, session, how
-        inputs = session.get_inputs()
-        shape = inputs[0].shape
-        kinds = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
-        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in kinds or shape[3] == 3:
-            found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-            raise InputError(
-                f"{path}: its input is {found}; export it with one input of images, float32 or "
-                "uint8 (N, 3, height, width)"
-            )
-        self._input, self._kind = inputs[0].name, kinds[inputs[0].type]
-        self._most, self._channels, *sides = (
-            one if isinstance(one, int) else None for one in shape
+def _runner(
+    path: Path, session: Any, how: _Setting
+) -> tuple[Callable[[NDArray[np.uint8]], NDArray[np.float64]], int]:
+    """Function of (k, side, side, 3) images that returns the output for the classes; the side."""
+    first, *others = session.get_inputs()
+    shape = [one if isinstance(one, int) else None for one in first.shape]
+    side = how.input_size or next((one for one in shape[2:] if one), 224)
+    fits = len(shape) == 4 and shape[1] in (None, 1, 3) and {*shape[2:]} <= {None, side}
+    if others or first.type not in _KINDS or not fits:
+        raise InputError(
+            f"{path}: its input {first.name} is {first.type} {first.shape}, and one of square "
+            f"images (N, 3, {side}, {side}), float32 or uint8, is needed; set input_size to its "
+            "side, or export it in this form"
         )
-        fixed = {side for side in sides if side}
-        size = how.input_size or next(iter(fixed), 224)
-        if fixed - {size} or self._channels not in (None, 1, 3):
-            raise InputError(
-                f"{path}: its input is {shape}, not a square color or gray image of {size} pixels; "
-                "set input_size to its side"
-            )
-        self.side = size
-        self._outputs = [one.name for one in session.get_outputs()]
-        self._probabilities = False
+    kind, size, count = _KINDS[first.type], shape[0], len(how.classes)
+    mean, std = (np.array(one, np.float32) for one in how.scale)
 
-    def find_kind(self) -> None:
-        """Find out whether the output is a probability, from the output for a few images."""
-        generator = np.random.default_rng(0)
-        coarse = generator.integers(0, 256, (_PROBE, 8, 8, 3)).astype(np.uint8)
-        cells = np.arange(self.side) * 8 // self.side
-        values = self._run(coarse[:, cells][:, :, cells])
-        inside = bool(((values >= 0) & (values <= 1)).all())
-        self._probabilities = inside and (
-            values.shape[1] == 1 or bool(np.allclose(values.sum(1), 1, atol=1e-4))
-        )
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(k, C) probabilities of (k, side, side, 3) images."""
-        values = self._run(pixels)
-        if values.shape[1] == 1:  # that of class 1
-            score = values if self._probabilities else expit(values)
-            return np.concatenate([1 - score, score], 1)
-        if self._probabilities:
-            return values
-        result: NDArray[np.float64] = softmax(values, axis=1)
-        return result
-
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        mean, std = (np.array(one, np.float32) for one in self._how.scale)
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         found = []
-        for part in _parts(pixels, self._most or _BATCH):
-            batch: NDArray[Any] = part
-            if self._kind is np.float32:
-                batch = (part.astype(np.float32) / 255 - mean) / std
-            if self._channels == 1:
-                batch = batch.mean(3, keepdims=True).astype(self._kind)
-            full = batch.transpose(0, 3, 1, 2)
-            if self._most and len(part) < self._most:  # the size of a batch is fixed
-                full = np.resize(full, (self._most, *full.shape[1:]))
+        for part in _parts(pixels, size or _BATCH):
+            batch = part if kind is np.uint8 else (part.astype(np.float32) / 255 - mean) / std
+            if shape[1] == 1:
+                batch = batch.mean(3, keepdims=True).astype(kind)
+            batch = batch.transpose(0, 3, 1, 2)  # and, if its size is fixed, repeated to it:
+            batch = np.resize(batch, (size or len(part), *batch.shape[1:]))
             try:
-                outputs = self._session.run(None, {self._input: np.ascontiguousarray(full)})
+                outputs = session.run(None, {first.name: batch})
             except Exception as error:  # ONNX Runtime raises many types
+                what = f"{path}: it cannot compute images of {side} pixels: {reason(error, 200)}"
+                raise InputError(f"{what}; set input_size") from error
+            tables = [one for one in outputs if getattr(one, "ndim", 0) == 2]
+            of = [one for one in tables if one.shape[1] == count]
+            of += [one for one in tables if one.shape[1] == 1 and count == 2]
+            if not of:
+                shapes = ", ".join(str(getattr(one, "shape", "")) for one in outputs)
                 raise InputError(
-                    f"{self._path}: it cannot compute images of {self.side} pixels: "
-                    f"{reason(error, 200)}; set input_size"
-                ) from error
-            found.append(self._of_classes(outputs)[: len(part)])
+                    f"{path}: no output has a column for each of the {count} classes "
+                    f"{', '.join(how.classes)}; its outputs are {shapes}"
+                )
+            found.append(of[0][: len(part)])
         return np.concatenate(found).astype(np.float64)
 
-    def _of_classes(self, outputs: Sequence[Any]) -> NDArray[Any]:
-        """Output with a column for each class; for two classes, one column is enough."""
-        count = len(self._how.classes)
-        for columns in (count, 1) if count == 2 else (count,):
-            for one in outputs:
-                if getattr(one, "ndim", 0) == 2 and one.shape[1] == columns:
-                    return cast(NDArray[Any], one)
-        shapes = zip(self._outputs, (getattr(one, "shape", ()) for one in outputs), strict=True)
-        found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes)
-        raise InputError(
-            f"{self._path}: no output has a column for each of the {count} classes "
-            f"{', '.join(self._how.classes)}; it has {found}"
-        )
+    return run, side
 
 
 def _parts(values: NDArray[Any], size: int) -> list[NDArray[Any]]:

@@ -330,6 +330,8 @@ def head_inputs(model: GuidedModel, rows: Rows) -> NDArray[np.float64]:
             for number, (_, batch) in enumerate(in_order(rows, PREDICT_BATCH)):
                 images = to_device(batch.images, device, channels_last)
                 logits = model(model.preprocess(images)).logits
+                if not logits.isfinite().all():
+                    raise InputError(f"{name}: its logits are not finite; check its weights")
                 if len(entered) != number + 1 or not _is_last(head, entered[-1], logits):
                     raise InputError(f"{name}: its logits are not its last layer; nothing to train")
                 process.beat()
