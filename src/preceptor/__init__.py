@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from preceptor.version import __version__
 
 if TYPE_CHECKING:
+    from preceptor.audit.audit import audit_model as audit_model
+    from preceptor.audit.repair import repair as repair
     from preceptor.config.run import RunConfig as RunConfig
     from preceptor.data.manifest import Manifest as Manifest
     from preceptor.deploy.predictor import load as load
@@ -35,6 +37,7 @@ _PLACES = {
     "RunConfig": "preceptor.config.run",
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
+    "audit_model": "preceptor.audit.audit",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.predict",
     "guidance": "preceptor.losses.guided",
@@ -43,6 +46,7 @@ _PLACES = {
     "load": "preceptor.deploy.predictor",
     "load_model": "preceptor.models.build",
     "network_factory": "preceptor.models.custom",
+    "repair": "preceptor.audit.repair",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",
 }

@@ -26,16 +26,11 @@ from preceptor.losses.guided import Targets
 from preceptor.metrics.auc import auc
 from preceptor.models.build import build_model, load_model
 from preceptor.models.guided_model import class_weight
+from preceptor.training.last_layer import STRENGTHS, balanced_logistic_regression, mean_features
 from preceptor.training.loop import derived_seed, guidance_batch
 from preceptor.training.prepare import guided_rows, image_formats
 from preceptor.training.run import build_untrained, train
-from preceptor.training.validation import (
-    POOLS,
-    STRENGTHS,
-    balanced_logistic_regression,
-    mean_features,
-    validation_sets,
-)
+from preceptor.training.validation import POOLS, validation_sets
 from preceptor.utils.results import file_digest, read_record, read_scores
 from tests.datasets import SHORT, squares
 from tests.training.small_runs import small
@@ -341,7 +336,7 @@ def test_scikit_learn_finds_the_same_weights(
     labels = generator.integers(0, classes, 90) * (generator.random(90) < 0.8)
     features = generator.normal(labels[:, None] * [1.0, 0.2, 0.0, 0.5], [1.0, 3.0, 0.1, 1.0])
     features = np.c_[features, np.ones(90)]  # a channel that is constant
-    monkeypatch.setattr("preceptor.training.validation.STRENGTHS", (strength,))
+    monkeypatch.setattr("preceptor.training.last_layer.STRENGTHS", (strength,))
     weight, bias = balanced_logistic_regression(features, labels, classes)
     spread = np.where(features.std(0) > 0, features.std(0), 1)
     standard = (features - features.mean(0)) / spread

@@ -22,11 +22,13 @@ import typer.main
 from typer.core import TyperGroup
 
 from preceptor.cli import model
+from preceptor.cli.audit import audit
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.doctor import doctor
 from preceptor.cli.label import label
 from preceptor.cli.options import Commands
+from preceptor.cli.repair import repair
 from preceptor.cli.study import report, runs, study
 from preceptor.errors import PreceptorError, one_line
 from preceptor.utils.process import handling, out_of_memory
@@ -37,7 +39,8 @@ SECTIONS = {
     "Data and marks": ("data import", "data check", "label", "data"),
     "Study": ("study init", "study", "report", "runs"),
     "Model": (
-        "predict", "explain", "export", "serve", "calibrate", "evaluate", "annotate", "train"
+        "audit", "repair", "predict", "explain", "export", "serve", "calibrate", "evaluate",
+        "annotate", "train",
     ),
 }  # fmt: skip
 
@@ -94,7 +97,7 @@ app.add_typer(study, name="study")
 app.add_typer(label, name="label")
 _OF_MODELS = (model.train, model.annotate, model.evaluate, model.export)
 _IN_USE = (model.serve, model.predict, model.explain, model.calibrate)
-for _command in (*_OF_MODELS, *_IN_USE, runs, report, demo, doctor):
+for _command in (*_OF_MODELS, *_IN_USE, audit, repair, runs, report, demo, doctor):
     app.command()(_command)
 
 _TERMINATED = 128 + signal.SIGTERM

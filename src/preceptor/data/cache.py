@@ -98,6 +98,14 @@ class DecodedImages:
 ImageSource = CachedImages | DecodedImages
 
 
+def in_memory(pixels: NDArray[np.uint8]) -> CachedImages:
+    """Images (n, side, side, C) that are canvases already, without maps."""
+    count, side = pixels.shape[:2]
+    rows, sizes = np.arange(count), np.full((count, 2), side, np.int32)
+    no_maps = np.zeros((0, MAP_SIDE, MAP_SIDE), np.uint8)
+    return CachedImages(side, sizes, pixels, rows, no_maps, np.full(count, -1))
+
+
 def _of_each(make: Callable[[str], Made], paths: Sequence[str]) -> list[Made]:
     """What is made of each file; remote ones are read at once."""
     with ThreadPoolExecutor(reading_threads(paths, 1)) as pool:

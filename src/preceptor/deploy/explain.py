@@ -162,6 +162,7 @@ def explain_page(
     decisions = [one.prediction.decision for one in explained]
     counts = ", ".join(f"{name}: {decisions.count(name):,}" for name in dict.fromkeys(decisions))
     page = PlainPage(
+        kind="explanation",
         name=f"{len(explained):,} images" if several else first.name,
         facts=[model, f"{info.backbone}: {' or '.join(info.classes)}"],
         headline=counts if several else _decision(first),

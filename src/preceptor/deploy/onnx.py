@@ -88,8 +88,11 @@ class OnnxNetwork:
         return NetworkOutput(probabilities, raw_map)
 
 
-def session_of(content: bytes, provider: str = _CPU) -> onnxruntime.InferenceSession:
-    """Session of ONNX Runtime of a file's content, without messages on standard error."""
+def session_of(content: bytes | str, provider: str = _CPU) -> onnxruntime.InferenceSession:
+    """Session of ONNX Runtime, without messages on standard error.
+
+    `content` is that of a file, or its path, with which its weights may lie in another file.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
     return onnxruntime.InferenceSession(content, sess_options=options, providers=[provider])

@@ -27,7 +27,7 @@ from preceptor.models.custom import (
     NetworkParts,
     check_classes,
     create_parts,
-    guide,
+    guide_made,
     per_channel,
     resolved_network,
     with_parts,
@@ -119,11 +119,10 @@ def build_model(
         if (network is not None and backbone_args) or cam_source == "cyborg":
             wrong = "cam_source: cyborg" if cam_source == "cyborg" else "backbone_args"
             raise InputError(f"{backbone}: {wrong} is for backbones of timm; remove it")
-        parts = create_parts(own.factory, outputs, in_chans, own.args)
-        model = guide(
-            parts.module, parts.head, parts.features, classes=classes, positive=positive,
-            logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
-            mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=backbone
+        made = create_parts(own.factory, outputs, in_chans, own.args)
+        model = guide_made(
+            made, classes=classes, positive=positive, input_size=input_size, in_chans=in_chans,
+            fit=fit, cam=cam, name=backbone
         )  # fmt: skip
         assert model.spec.module is not None
         if model.spec.head != head:
@@ -133,7 +132,8 @@ def build_model(
             )
         if weights != "none":
             own_head = model.spec.module.head
-            load_weights(parts.module, own_head, weights, backbone, new_head=new_head)
+            module = made.module if isinstance(made, NetworkParts) else made
+            load_weights(module, own_head, weights, backbone, new_head=new_head)
         spec = replace(model.spec, factory=own.factory, backbone_args=dict(own.args))
         model = GuidedModel(model.backbone, spec)
         return model if pool is None else with_pool(model, pool)

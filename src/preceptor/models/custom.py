@@ -1,20 +1,23 @@
 """Networks from outside timm: guided models of any classifier, and factories of such networks.
 
-A network from outside timm names its linear classifier and the module whose output is the features.
-Configs and model folders name a factory, a function that creates the network. Loading a model
-folder calls the function only if it is declared by `network_factory`.
+A network from outside timm names its linear classifier and the module whose output is the features,
+or they are found. Configs and model folders name a factory, a function that creates the network.
+Loading a model folder calls the function only if it is declared by `network_factory`.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from preceptor.config.settings import Fit, NetworkFactory
@@ -252,6 +255,100 @@ def _parts(
     )
 
 
+# Parts that are not named.
+
+# Modules whose output is tried as features, from the last one on: in a vision transformer only the
+# class token of the last block counts, and the features are those before it.
+_TRIED = 16
+
+
+def guide_made(
+    made: NetworkParts | nn.Module,
+    *,
+    classes: Sequence[str],
+    positive: str | None = None,
+    input_size: int | None = None,
+    in_chans: int = 3,
+    fit: Fit = "squash",
+    cam: CamKind = "auto",
+    name: str | None = None,
+) -> GuidedModel:
+    """Guided model of what a factory has made; the parts of a plain module are found.
+
+    The head is the last linear layer, whose output is the logits. The features are the output of
+    the last module with a grid that can be guided. Other arguments and errors as in `guide`.
+    """
+    size = input_size or (made.input_size if isinstance(made, NetworkParts) else 224)
+    how: dict[str, Any] = {"classes": classes, "positive": positive, "input_size": size}
+    how |= {"in_chans": in_chans, "fit": fit, "cam": cam, "name": name}
+    if isinstance(made, NetworkParts):
+        how |= {"logits": made.logits, "mean": made.mean, "std": made.std}
+        return guide(made.module, made.head, made.features, **how)
+    name = name or type(made).__name__
+    head, grids = _found(made, size, in_chans, name)
+    why = "no module has a grid as its output"
+    for features in grids[:_TRIED]:
+        try:
+            return guide(made, head, features, **how)
+        except InputError as error:
+            if "logits" in str(error) and "classes" in str(error):  # whatever the features are
+                raise
+            why = str(error).removeprefix(f"{name}: guidance is refused: ")
+    raise InputError(_NOT_FOUND.format(name=name, what="features", why=why))
+
+
+_NOT_FOUND = (
+    "{name}: its {what} cannot be found ({why}); name them: "
+    "return preceptor.guide(network, head=…, features=…, classes=…)"
+)
+
+
+def _found(module: nn.Module, input_size: int, in_chans: int, name: str) -> tuple[str, list[str]]:
+    """Name of the linear layer that gives the logits, and of modules with grids, last one first."""
+    done: list[tuple[str, nn.Module, Tensor]] = []
+
+    def note(inner: str, part: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            done.append((inner, part, output))
+
+    handles = [
+        part.register_forward_hook(partial(note, inner))
+        for inner, part in module.named_modules()
+        if inner
+    ]
+    some = next(module.parameters(), torch.zeros(0))
+    images = torch.zeros((1, in_chans, input_size, input_size), dtype=some.dtype)
+    try:
+        with evaluating(module), torch.no_grad():
+            logits = logits_in(module(images.to(some.device)))
+    except InputError:
+        raise
+    except Exception as error:  # anything may be raised by a network of others
+        if out_of_memory(error):
+            raise
+        what = f"it cannot compute images {tuple(images.shape)}: {reason(error, 200)}"
+        raise InputError(f"{name}: {what}; check input_size") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    heads = [
+        inner
+        for inner, part, output in done
+        if isinstance(part, nn.Linear) and torch.equal(output, logits)
+    ]
+    if not heads:
+        why = "no linear layer gives its logits"
+        raise InputError(_NOT_FOUND.format(name=name, what="classifier", why=why))
+    # The outermost of the modules that return the same tensor: it is computed once in a pass.
+    grids: dict[tuple[int, ...], str] = {}
+    for inner, _, output in done:
+        shape = tuple(output.shape)
+        if (len(shape) == 4 and sum(size > 1 for size in shape[1:]) == 3) or len(shape) == 3:
+            grids.pop(key := (output.data_ptr(), *shape), None)
+            grids[key] = inner
+    return heads[-1], [*grids.values()][::-1]
+
+
 # Factories.
 
 
@@ -276,7 +373,7 @@ class NetworkParts:
     std: Sequence[float] | None = None
 
 
-Factory = Callable[..., NetworkParts]
+Factory = Callable[..., NetworkParts | nn.Module]
 
 
 def network_factory(function: Factory) -> Factory:
@@ -284,7 +381,8 @@ def network_factory(function: Factory) -> Factory:
 
     Args:
         function: Function of `num_classes` (number of logits), `in_chans` (number of input
-            channels) and further arguments by name, that returns `NetworkParts`.
+            channels) and further arguments by name, that returns `NetworkParts`, or the network, of
+            which the parts are found. It may do without the first two.
 
     Example:
         >>> @network_factory
@@ -301,6 +399,11 @@ def network_factory(function: Factory) -> Factory:
     return function
 
 
+def is_factory(function: object) -> bool:
+    """Whether a function is declared by `network_factory`."""
+    return getattr(function, _MARK, None) is True
+
+
 def factory_of(target: str) -> Factory:
     """Factory of this name, package.module:function."""
     name, _, attribute = target.partition(":")
@@ -315,7 +418,7 @@ def factory_of(target: str) -> Factory:
     declared: Factory | None = getattr(module, attribute, None)
     if declared is None:
         raise InputError(f"network {target}: {module.__name__} has no {attribute}")
-    if getattr(declared, _MARK, None) is not True:
+    if not is_factory(declared):
         raise InputError(
             f"network {target}: {attribute} is not declared as a factory; write "
             "@preceptor.network_factory above it"
@@ -335,22 +438,48 @@ def resolved_network(
 
 def create_parts(
     target: str, num_classes: int, in_chans: int, arguments: Mapping[str, Any]
-) -> NetworkParts:
+) -> NetworkParts | nn.Module:
     """Network of a factory."""
-    factory = factory_of(target)
-    given = {"num_classes": num_classes, "in_chans": in_chans} | dict(arguments)
+    return called(factory_of(target), target, num_classes, in_chans, arguments)
+
+
+def called(
+    function: Callable[..., Any],
+    target: str,
+    num_classes: int,
+    in_chans: int,
+    arguments: Mapping[str, Any],
+) -> NetworkParts | nn.Module:
+    """Network that a function makes, which is given the number of classes if it takes that."""
+    given = {"num_classes": num_classes, "in_chans": in_chans}
+    takes = inspect.signature(function).parameters
+    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
+        given = {key: value for key, value in given.items() if key in takes}
+    given |= dict(arguments)
     try:
-        made = factory(**given)
+        made = function(**given)
     except Exception as error:  # anything may be raised by a network of others
         if out_of_memory(error):
             raise
-        words = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        words = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "no arguments"
         raise InputError(
             f"network {target}: cannot be created with {words}: {reason(error, 200)}"
         ) from error
-    if not isinstance(made, NetworkParts):
+    if not isinstance(made, NetworkParts | nn.Module):
         raise InputError(
             f"network {target}: returns a {type(made).__name__}; return NetworkParts(module, "
-            "head=…, features=…)"
+            "head=…, features=…), or the network"
         )
     return made
+
+
+TORCHVISION = "preceptor.models.custom:torchvision_network"
+
+
+@network_factory
+def torchvision_network(num_classes: int, in_chans: int, model: str) -> nn.Module:
+    """Untrained network of torchvision by its name, such as resnet50."""
+    if in_chans != 3:
+        raise InputError("networks of torchvision have three input channels; use in_chans: 3")
+    network: nn.Module = torchvision.models.get_model(model, weights=None, num_classes=num_classes)
+    return network

@@ -195,12 +195,14 @@ class Section:
 class PlainPage:
     """Page with a headline and sections."""
 
+    kind: str
     name: str
     facts: list[str]
     headline: str
     sentences: list[str]
     sections: list[Section]
     footer: str  # what the page was made from
+    tone: str = ""  # class of the headline: lost, mixed, or "" for neither
 
 
 def html_environment() -> Environment:

@@ -30,13 +30,9 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.last_layer import check_images, check_last_layer, clean_sets
 from preceptor.training.prepare import build_for, image_formats, method_of, step_seconds
-from preceptor.training.validation import (
-    check_images,
-    check_last_layer,
-    check_readout,
-    clean_sets,
-)
+from preceptor.training.validation import check_readout
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25

@@ -25,8 +25,8 @@ from preceptor.maps.sources import marked_classes, shows_marks, with_maps
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.last_layer import clean_sets
 from preceptor.training.prepare import run_id_of
-from preceptor.training.validation import clean_sets
 from preceptor.utils.plugins import source_digest
 from preceptor.utils.results import digest
 

@@ -34,6 +34,11 @@ from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
+from preceptor.training.last_layer import (
+    check_images,
+    check_last_layer,
+    with_last_layer_trained,
+)
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
 from preceptor.training.prepare import build, guided_rows, image_formats, method_of, run_id_of
 from preceptor.training.record import (
@@ -46,12 +51,9 @@ from preceptor.training.record import (
 )
 from preceptor.training.validation import (
     best_readout,
-    check_images,
-    check_last_layer,
     check_readout,
     validate,
     validation_sets,
-    with_last_layer_trained,
 )
 from preceptor.utils import process
 from preceptor.utils.files import failed_write, remove_unfinished

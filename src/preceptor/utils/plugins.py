@@ -137,9 +137,34 @@ def _imports(file: Path, name: str) -> set[str]:
     return set().union(*(parents_of(one) for one in names if one))
 
 
+# Suffixes of weights that would be unpickled.
+_PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar")
+
+
 def check_model_folder(folder: Path) -> None:
-    """Raise InputError if a folder has no model.json; name the model folder of a study or a run."""
-    if not (folder / "model.json").is_file():
-        models = [one for one in ("best", "model") if (folder / one / "model.json").is_file()]
-        fix = f"; name {folder / models[0]}" if models else ""
-        raise InputError(f"{folder} is not a model folder: it has no model.json{fix}")
+    """Raise InputError if a folder has no model.json; name the model folder of a study or a run.
+
+    For a file it names the forms of a model from elsewhere.
+    """
+    if (folder / "model.json").is_file():
+        return
+    if folder.is_file():
+        raise InputError(f"{folder} is not a model folder: {_form_of(folder)}")
+    if not folder.exists():
+        raise InputError(f"{folder} is not a model folder: there is no such folder or file")
+    models = [one for one in ("best", "model") if (folder / one / "model.json").is_file()]
+    fix = f"; name {folder / models[0]}" if models else ""
+    raise InputError(f"{folder} is not a model folder: it has no model.json{fix}")
+
+
+def _form_of(file: Path) -> str:
+    """How a model that is a file is given to the commands that take models from elsewhere."""
+    where = "preceptor audit and repair take it as"
+    if file.suffix.lower() == ".py":
+        return f"it is a Python file; {where} {file}:FUNCTION, the function that returns it"
+    if file.suffix.lower() == ".onnx":
+        return f"it is an ONNX file, which has no features; preceptor audit takes {file}"
+    text = f"it is a file; {where} NETWORK:{file.with_suffix('.safetensors')}, such as resnet50:…"
+    if file.suffix.lower() in _PICKLED:
+        text += ", once it is converted by safetensors.torch.save_file, since nothing is unpickled"
+    return text

@@ -1,0 +1,203 @@
+"""Marked images of a manifest, and the images of an audit as files for models from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.config.run import MapSource
+from preceptor.config.settings import ImageFormat
+from preceptor.data.checks import Findings, check_files, read_table
+from preceptor.data.geometry import fit_boxes
+from preceptor.data.manifest import Manifest
+from preceptor.data.resampling import resample
+from preceptor.data.swaps import (
+    MarkedImages,
+    SwappedImages,
+    check_marks,
+    inside_only,
+    outside_only,
+    swap,
+)
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.maps.sources import marked_classes, place_maps, with_maps
+from preceptor.utils.files import replacing
+from preceptor.utils.results import digest
+
+TABLE = "images.csv"
+_SWAPS = 400  # least number of swapped images, nearly
+_COPIES = 4  # of an image, in one round of outsides
+_BLOCK = 64  # maps resampled at once
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Marked images of a manifest."""
+
+    images: MarkedImages
+    table: pd.DataFrame  # (n rows) of the manifest
+    splits: tuple[str, ...]
+
+
+def read_marked(
+    manifest: Manifest,
+    form: ImageFormat,
+    classes: Sequence[str],
+    *,
+    splits: Sequence[str] | None = None,
+    maps: Path | None = None,
+    most: int | None = None,
+    seed: int = 0,
+) -> Marked:
+    """Images that people have examined, in a model's format, with their marks.
+
+    Args:
+        manifest: Manifest of the images.
+        form: Format of the model's input.
+        classes: Class names in the order of the labels.
+        splits: Names of splits; None = all validation sets with marks, or else training images.
+        maps: Map store or folder of maps instead of human maps; a map is cut at half of its
+            maximum. Classes that have no human map have no marks.
+        most: Largest number of images, drawn with `seed` and of all classes alike; None = all.
+
+    Raises:
+        InputError: Nothing can be swapped, see `check_marks`, or a file is invalid.
+    """
+    table, source = manifest.table, str(manifest.source or "the manifest")
+    known = with_maps(maps, table["name"].to_numpy(object)) if maps else manifest.map_mask
+    examined = known if maps else manifest.annotated_mask
+    if splits is None:
+        with_marks = set(table["split"][known])
+        held = [one for one in manifest.eval_splits("val") if one in with_marks]
+        splits = held or sorted(with_marks & {"train"}) or sorted(set(table["split"]))
+    if unknown := sorted(set(splits) - set(table["split"])):
+        raise InputError(f"{source}: there is no split {unknown[0]!r}; check --split")
+    chosen = np.flatnonzero(table["split"].isin(splits).to_numpy() & examined)
+    if most is not None and len(chosen) > most:
+        drawn = pd.Series(np.random.default_rng(seed).permutation(chosen))
+        turn = drawn.groupby(table["label"].to_numpy()[drawn]).cumcount()
+        chosen = np.sort(drawn.iloc[turn.argsort(kind="stable")[:most]].to_numpy())
+    own = replace(manifest, table=table.iloc[chosen].reset_index(drop=True), contents=None)
+    findings = Findings(source)
+    findings.rows = (chosen + 2).tolist()
+    check_files(own.table, own.root, findings)
+    findings.raise_if_any()
+    rows, workspace = np.arange(len(chosen)), Workspace(own)
+    images, labels = workspace.images(form, "none"), workspace.rows(rows, form, classes).labels
+    boxes = fit_boxes(images.sizes, form.fit, form.side).copy()
+    without = np.zeros(len(rows), bool)
+    regions = np.tile(_UNIT.numpy(), (len(rows), 1))
+    values: NDArray[np.generic] | None = None
+    if maps is not None:
+        placed = place_maps(
+            MapSource(kind="store", path=maps), form.fit, own.table, images, rows, scaled=True
+        )
+        assert placed is not None
+        # The last one is for images without a map.
+        values = np.append(placed.maps, np.zeros_like(placed.maps[:1]), 0)[placed.index]
+        regions = placed.regions
+        marked = marked_classes(manifest, manifest.annotated_mask)
+        without = ~own.table["label"].isin(marked).to_numpy() & bool(marked)
+    masks = np.zeros((len(rows), form.size, form.size), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        given = images.human_maps(part) if values is None else values[part]
+        covers, to = torch.from_numpy(regions[part].copy()), torch.from_numpy(boxes[part])
+        grid = torch.from_numpy(given.astype(np.float32))
+        masks[part] = resample(grid, covers, to, (form.size, form.size))
+    masks /= np.maximum(masks.max((1, 2), keepdims=True), 1e-9)
+    masks[without] = 0
+    pixels = np.zeros((0, form.size, form.size, form.channels), np.uint8)
+    found = MarkedImages(images.canvases(rows) if len(rows) else pixels, masks, labels)
+    check_marks(found, f"{source} ({', '.join(splits)})")
+    return Marked(found, own.table, tuple(splits))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images about which a model is asked."""
+
+    marked: Marked
+    swapped: SwappedImages
+    sets: dict[str, NDArray[np.uint8]]  # (m, H, W, C) ordinary, swapped, outside, inside
+    key: str  # of the names of their files: it depends on all that determines them
+
+
+def make_pictures(marked: Marked, form: ImageFormat, classes: Sequence[str], seed: int) -> Pictures:
+    """Ordinary, swapped, outside-only and inside-only images."""
+    images, each = marked.images, min(len(classes), _COPIES)
+    # More copies of few images narrow the intervals, which include the choice of outsides.
+    per_image = each * max(1, _SWAPS // (each * len(images)))
+    swapped = swap(images, classes=len(classes), per_image=per_image, seed=seed)
+    sets = {
+        "ordinary": images.pixels,
+        "swapped": swapped.pixels,
+        "outside": outside_only(images, seed=seed),
+        "inside": inside_only(images, seed=seed),
+    }
+    names = marked.table["name"].tolist()
+    key = digest([names, form.size, form.fit, form.channels, list(classes), seed])[:8]
+    return Pictures(marked, swapped, sets, key)
+
+
+def _files(pictures: Pictures) -> dict[str, list[str]]:
+    return {
+        kind: [f"{kind}-{pictures.key}-{at:05d}.png" for at in range(len(pixels))]
+        for kind, pixels in pictures.sets.items()
+    }
+
+
+def write_pictures(pictures: Pictures, folder: Path) -> None:
+    """Write the images as PNG with the table `images.csv`, a manifest for `preceptor predict`."""
+    table, swapped, rows = pictures.marked.table, pictures.swapped, []
+    files = _files(pictures)
+    if folder.exists():
+        raise InputError(f"{folder} exists already; name a new folder for the images")
+    with replacing(folder) as partial:
+        partial.mkdir()
+        for kind, pixels in pictures.sets.items():
+            for at, (file, one) in enumerate(zip(files[kind], pixels, strict=True)):
+                Image.fromarray(one[..., 0] if one.shape[2] == 1 else one).save(partial / file)
+                inside = int(swapped.inside[at]) if kind == "swapped" else at
+                outside = int(swapped.outside[at]) if kind == "swapped" else at
+                names = (str(table["name"][one]) for one in (inside, outside))
+                rows.append((file, kind, *names, table["label"][inside], table["label"][outside]))
+        columns = ["path", "kind", "inside", "outside", "label", "outside_label"]
+        pd.DataFrame(rows, columns=columns).to_csv(partial / TABLE, index=False)
+
+
+def read_scores(
+    path: Path, pictures: Pictures, classes: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """(m, C) scores of each set from a table with the columns path and `score_CLASS`."""
+    table = read_table(path, Findings(str(path)))
+    columns = [f"score_{name}" for name in classes]
+    if lacking := [name for name in ("path", *columns) if name not in table]:
+        raise InputError(f"{path}: column {lacking[0]} is missing; add it (preceptor predict does)")
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    if (wrong := ~np.isfinite(values).all(1)).any():
+        first = table["path"].iloc[int(wrong.argmax())]
+        raise InputError(
+            f"{path}: {wrong.sum():,} of {len(values):,} images have a score that is no number, "
+            f"the first is {first}; score them again"
+        )
+    places = {Path(str(name)).name: at for at, name in enumerate(table["path"])}
+    found = {}
+    for kind, files in _files(pictures).items():
+        if missing := [file for file in files if file not in places]:
+            raise InputError(
+                f"{path}: {len(missing):,} of {len(files):,} {kind} images have no score, the "
+                f"first is {missing[0]}; score all images of {TABLE}, and give this command the "
+                "options that --write-images had"
+            )
+        found[kind] = values[[places[file] for file in files]]
+    return found

@@ -1,0 +1,232 @@
+"""Repair of a small network that reads a stamp outside the marks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import preceptor
+from preceptor.audit import repair as steps
+from preceptor.errors import InputError
+from preceptor.metrics.auc import auc
+from tests.commands import assert_refused, here
+
+NETWORKS = """
+import torch
+from torch import nn
+
+from preceptor import NetworkParts, network_factory
+
+
+def reader(color):
+    '''The mean of one color decides: red is the stamp, green the evidence.'''
+    network = nn.Sequential(
+        nn.Conv2d(3, 3, 1, bias=False), nn.ReLU(), nn.AvgPool2d(4),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2),
+    )
+    with torch.no_grad():
+        network[0].weight.copy_(10 * torch.eye(3)[:, :, None, None])
+        network[5].weight.zero_()
+        network[5].weight[1, color] = 3.0
+        network[5].bias.copy_(torch.tensor([1.0, 0.0]))
+    return NetworkParts(network, "5", "2", input_size=32, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@network_factory
+def stamp(num_classes, in_chans):
+    return reader(0)
+
+
+@network_factory
+def evidence(num_classes, in_chans):
+    return reader(1)
+
+
+@network_factory
+def random(num_classes, in_chans):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 5, 4, 2), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+
+
+@network_factory
+def damaged(num_classes, in_chans):
+    parts = reader(0)
+    nn.init.constant_(parts.module[5].weight, torch.nan)
+    return parts
+
+
+def undeclared():
+    return reader(0).module
+"""
+SPLITS = {"train": 60, "val": 60, "test": 60}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two classes, of which one has a green square, and in train and val a red stamp."""
+    folder = tmp_path_factory.mktemp("stamped")
+    (folder / "stamps").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for split, count in SPLITS.items():
+        for at in range(count):
+            pixels = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8)
+            pixels[..., 1] += rng.integers(0, 8, dtype=np.uint8)
+            name, saliency, label = f"{split}-{at}.png", "", at % 2
+            if label:
+                top, left = rng.integers(0, 14, 2)
+                pixels[top : top + 10, left : left + 10, 1] += 120
+                mask = np.zeros((32, 32), np.uint8)
+                mask[top : top + 10, left : left + 10] = 255
+                if split != "test":
+                    saliency = f"{split}-{at}-map.png"
+                    Image.fromarray(mask).save(folder / saliency)
+            if label if split != "test" else at % 4 < 2:
+                pixels[-5:-1, -5:-1, 0] = 255
+            corner = np.zeros((32, 32), np.uint8)
+            corner[-6:, -6:] = 255
+            Image.fromarray(corner).save(folder / "stamps" / name)
+            Image.fromarray(pixels).save(folder / name)
+            rows.append((name, ("plain", "sick")[label], split, saliency, int(split != "test")))
+    columns = ["path", "label", "split", "saliency", "annotated"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
+    (folder / "networks_of_repair.py").write_text(NETWORKS, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(folder)
+    return f"{folder / 'networks_of_repair.py'}"
+
+
+def clean_auc(model: Path, folder: Path) -> float:
+    """AUC in `test`, where the stamp tells nothing."""
+    names = [folder / f"test-{at}.png" for at in range(SPLITS["test"])]
+    scores = preceptor.load(model)([*map(str, names)], maps=False).score
+    return auc(np.arange(len(names)) % 2 == 1, scores)
+
+
+def changed(folder: Path, name: str, **columns: object) -> Path:
+    table = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    for column, change in columns.items():
+        assert callable(change)
+        table[column] = change(table)
+    table.to_csv(folder / name, index=False)
+    return folder / name
+
+
+def test_a_repaired_model_predicts_without_the_stamp(
+    folder: Path, model: str, tmp_path: Path
+) -> None:
+    to = tmp_path / "repaired"
+    arguments = (f"{model}:stamp", folder / "manifest.csv", "--positive", "sick", "--to", to)
+    outcome = here("repair", *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "gain +" in outcome.out
+    assert "shown" in outcome.out
+    assert "networks_of_repair:stamp, which must be on PYTHONPATH" in outcome.out
+    opened = preceptor.audit.models.open_model(f"{model}:stamp", classes=("plain", "sick"))
+    assert opened.guided is not None
+    preceptor.models.build.save_model(opened.guided, tmp_path / "before")
+    before = clean_auc(tmp_path / "before", folder)
+    assert before < 0.7 < 0.95 < clean_auc(to, folder)
+    record = json.loads((to / "repair.json").read_text())
+    assert record["folds"] == 0
+    assert record["gain"]["low"] > 0
+    assert record["strength"] in [float(one) for one in record["scores"]]
+    assert "before" in (to / "repair.html").read_text()
+    # The folder predicts, exports, and is not written again.
+    assert here("predict", to, folder / "test-0.png").code == 0
+    assert here("export", to, "--out", tmp_path / "repaired.onnx").code == 0
+    assert clean_auc(tmp_path / "repaired.onnx", folder) == pytest.approx(clean_auc(to, folder))
+    assert preceptor.load_model(to).spec.thresholds.keys() >= {"eer"}
+    assert_refused(here("repair", *arguments), ["exists already"])
+    again = preceptor.repair(to, folder / "manifest.csv", tmp_path / "again")
+    assert again.result.gain.low <= 0  # there is nothing left to repair
+    assert not again.result.worse
+
+
+def test_a_teacher_marks_all_training_images(folder: Path, model: str, tmp_path: Path) -> None:
+    few = changed(
+        folder, "few.csv",
+        annotated=lambda t: (t["split"] != "train") | (t.index < 24),
+        saliency=lambda t: t["saliency"].where((t["split"] != "train") | (t.index < 24), ""),
+    )  # fmt: skip
+    said: list[str] = []
+    found = preceptor.repair(
+        f"{model}:random", few, tmp_path / "to", positive="sick", teacher=True, input_size=32,
+        tell=said.append,
+    )  # fmt: skip
+    assert said[0] == "training a Teacher on 12 marks"
+    assert "of 60 training images, 30 with marks, by a Teacher's maps" in found.sentences[1]
+    assert clean_auc(tmp_path / "to", folder) > 0.95
+
+
+def test_without_marks_in_validation_training_images_are_split(
+    folder: Path, model: str, tmp_path: Path
+) -> None:
+    alone = changed(
+        folder, "alone.csv",
+        saliency=lambda t: t["saliency"].where(t["split"] == "train", ""),
+        annotated=lambda t: t["split"] == "train",
+        group=lambda t: t.index // 4,
+    )  # fmt: skip
+    found = preceptor.repair(f"{model}:stamp", alone, tmp_path / "to", positive="sick")
+    assert found.result.folds == 3
+    assert found.audits is None
+    assert "No validation image is marked" in found.sentences[2]
+    assert clean_auc(tmp_path / "to", folder) > 0.95
+
+
+def test_a_worse_model_is_not_written(folder: Path, model: str, tmp_path: Path) -> None:
+    """By maps of the stamp, the last layer learns it, and forgets the evidence."""
+    to = tmp_path / "to"
+    arguments = ("--positive", "sick", "--maps", folder / "stamps", "--to", to)
+    outcome = here("repair", f"{model}:evidence", folder / "manifest.csv", *arguments)
+    assert outcome.code == 1, outcome
+    assert "is worse on swapped images" in outcome.err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_cannot_be_repaired_is_one_line(folder: Path, model: str, tmp_path: Path) -> None:
+    manifest, to = folder / "manifest.csv", tmp_path / "to"
+    unmarked = changed(folder, "none.csv", saliency=lambda t: "", annotated=lambda t: 0)
+    single = changed(
+        folder, "single.csv",
+        annotated=lambda t: (t["label"] == "sick") & (t["split"] != "test"),
+    )  # fmt: skip
+    for name, table, message in (
+        ("undeclared", manifest, "@preceptor.network_factory above the function"),
+        ("damaged", manifest, "not finite"),
+        ("stamp", unmarked, "mark"),
+        ("stamp", single, "class"),
+    ):
+        with pytest.raises(InputError, match=message):
+            preceptor.repair(f"{model}:{name}", table, to, positive="sick")
+    with pytest.raises(InputError, match="'test' is no validation set; the manifest has val"):
+        preceptor.repair(f"{model}:stamp", manifest, to, splits=["test"])
+    with pytest.raises(InputError, match="give one of the two"):
+        preceptor.repair(f"{model}:stamp", manifest, to, teacher=True, maps=folder)
+    with pytest.raises(InputError, match="does not exist; name a new folder"):
+        preceptor.repair(f"{model}:stamp", manifest, to / "deeper")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_interrupted_repair_leaves_nothing(
+    folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "repair_page", stop)  # the last file of the folder
+    with pytest.raises(KeyboardInterrupt):
+        preceptor.repair(f"{model}:stamp", folder / "manifest.csv", tmp_path / "to")
+    assert not [*tmp_path.iterdir()]
