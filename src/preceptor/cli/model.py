@@ -276,8 +276,7 @@ def explain(
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with the map and the RISE map of the decided class, and their deletion
-    curves.
+    The page has the image with the map and the RISE map of the decided class.
 
     Args:
         model: Model folder, such as best.
