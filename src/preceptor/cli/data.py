@@ -123,10 +123,8 @@ _OF_FORMATS = {
     "image_key": "labelstudio",
     "heatmaps": "und",
     "join": "und",
-    "sigma": "fixations",
-    "display": "fixations",
 }
-_REQUIRED = {"fixations": ("images", "sigma"), "masks": ("images",), "und": ("images", "heatmaps")}
+_REQUIRED = {"masks": ("images",), "und": ("images", "heatmaps")}
 _OF_UND = {"format_", "source", "images", "to", "heatmaps", "join"}
 
 
@@ -151,8 +149,6 @@ def data_import(
     masks: Path | None = None,
     mask_label: str = "positive",
     image_key: Annotated[str, typer.Option(show_default="detected")] = "",
-    sigma: Annotated[float | None, Number()] = None,
-    display: Annotated[str | None, typer.Option(show_default="the image is the screen")] = None,
     heatmaps: Path | None = None,
     join: Annotated[str | None, typer.Option(show_default="a test set for each CSV")] = None,
 ) -> None:
@@ -163,7 +159,6 @@ def data_import(
     \b
     coco         COCO instances: boxes, polygons, run-length encoded masks
     cvat         CVAT for images 1.1 (XML): all shapes and masks
-    fixations    eye tracker: CSV with image, x, y[, duration, annotator, label]
     folders      class folders with images, and masks in the same subfolders
     labelme      LabelMe (JSON): all shapes and masks
     labelstudio  Label Studio (JSON): rectangles, polygons, ellipses, brush, keypoints
@@ -176,7 +171,7 @@ def data_import(
         source: File or folder of the annotations; several for coco, labelme and labelstudio. For
             und, the training CSV, then the test CSVs.
         to: Output folder, new or empty; for und, the output manifest, .csv or .parquet.
-        images: Folder of the images; fixations, masks and und require it.
+        images: Folder of the images; masks and und require it.
         labels: CSV with path,label[,split,source,group,annotated].
         positive: Class of the shapes to draw; images with one have this label, or the label
             positive if several are given. Repeatable.
@@ -195,9 +190,6 @@ def data_import(
             mask of a.png.
         mask_label: masks: class of masks without colors.
         image_key: labelstudio: key of the image in the data of a task.
-        sigma: fixations, required: standard deviation of the Gaussian of a fixation, in pixels of
-            the screen.
-        display: fixations: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels.
         heatmaps: und, required: folder of heat maps with the names of the images.
         join: und: name of one test set for all test CSVs, such as test-unseen; each CSV is a
             source.
@@ -257,12 +249,7 @@ def _read(
 ) -> ImportedAnnotations:
     """Annotations of a format of this library or of a plugin; `given` has the options."""
     from preceptor import annotations
-    from preceptor.annotations.tables import parse_display
     from preceptor.utils.plugins import load_plugin, plugin, registered
-
-    def gaze() -> annotations.Gaze:
-        frame = given["display"]
-        return annotations.Gaze(given["sigma"], parse_display(frame) if frame else None)
 
     of_several: dict[str, Callable[[list[Path]], ImportedAnnotations]] = {
         "coco": annotations.read_coco,
@@ -271,7 +258,6 @@ def _read(
     }
     of_one: dict[str, Callable[[Path], ImportedAnnotations]] = {
         "cvat": annotations.read_cvat,
-        "fixations": lambda path: annotations.read_fixations(path, images or path, gaze()),
         "folders": lambda path: annotations.read_folders(path, given["masks"]),
         "masks": lambda path: annotations.read_masks(
             path, images or path, label=given["mask_label"]
