@@ -125,19 +125,6 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], me
     assert not (tmp_path / "out").exists()
 
 
-def test_the_paths_of_labelme_lead_to_the_images_from_behind_a_link(tmp_path: Path) -> None:
-    manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
-    (tmp_path / "far" / "away" / "big").mkdir(parents=True)
-    (tmp_path / "scratch").symlink_to(tmp_path / "far" / "away" / "big")
-    to = tmp_path / "scratch" / "out"
-    write_export("labelme", manifest_images(manifest), to, ExportOptions())
-    files = sorted(to.rglob("*.json"))
-    assert len(files) == len(NAMES)
-    for file in files:
-        image = file.parent / json.loads(file.read_text(encoding="utf-8"))["imagePath"]
-        assert image.samefile(tmp_path / "in" / file.relative_to(to).parent / image.name)
-
-
 def test_pycocotools_reads_the_same_masks(manifest: Path, tmp_path: Path) -> None:
     """It rounds the points of polygons, so that pixels at the border may differ."""
     theirs = COCO(exported(manifest, "coco", tmp_path / "out") / "annotations.json")
@@ -160,7 +147,6 @@ FILES = {
     "masks": "masks",
     "coco": "annotations.json",
     "labelstudio": "tasks.json",
-    "labelme": ".",
     "cvat": "annotations.xml",
 }
 

@@ -23,11 +23,10 @@ from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import unique_name
 from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import is_url
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, map_over_image
-from preceptor.utils.files import new_folder, relative_path, replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 
@@ -324,38 +323,6 @@ def _write_labelstudio(
     (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
 
 
-def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `NAME.json` for each image; the class of the image is a flag that is set."""
-    taken: set[str] = set()
-    for image in images:
-        if not (image.row["annotated"] or options.model):
-            continue  # a file without shapes says that somebody examined the image
-        source = str(image.row["path"])
-        if is_url(source):
-            what = "LabelMe opens local files only; copy the images, or export to another format"
-            raise InputError(f"{source}: {what}")
-        path = file_of(image.name, ".json", folder, taken)
-        try:
-            relative = relative_path(source, path.parent)
-        except ValueError:  # on another drive
-            relative = source
-        common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
-        common["description"] = options.model
-        content = {
-            "version": "5.5.0",  # of LabelMe, whose format this is
-            "flags": {str(image.row["label"]): True},
-            "shapes": [
-                common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
-                for region in image.regions(options)
-            ],
-            "imagePath": Path(relative).as_posix(),
-            "imageData": None,
-            "imageHeight": image.size[1],
-            "imageWidth": image.size[0],
-        }
-        path.write_text(strict_json(content) + "\n", encoding="utf-8")
-
-
 def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `annotations.xml` of CVAT 1.1; shapes of a model have `source="auto"`."""
     source = "auto" if options.model else "manual"
@@ -393,7 +360,6 @@ FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None
     "masks": _write_masks,
     "coco": _write_coco,
     "labelstudio": _write_labelstudio,
-    "labelme": _write_labelme,
     "cvat": _write_cvat,
 }
 """Writers by the name of the format: functions of images, the folder, and options."""

@@ -25,7 +25,7 @@ from preceptor.utils.process import bulk_import
 if TYPE_CHECKING:
     from preceptor.annotations import ImportedAnnotations
 
-Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
+Format = Literal["masks", "coco", "labelstudio", "cvat"]
 data = Commands(
     help="Check, split, import and export manifests; make built-in images; compare annotators.",
     no_args_is_help=True,
@@ -294,7 +294,7 @@ def data_export(
     labels.csv has the columns that the format lacks: give it to data import with --labels.
 
     Args:
-        format_: masks, coco, labelstudio, labelme or cvat.
+        format_: masks, coco, labelstudio or cvat.
         source: Manifest, or a Teacher's map store.
         to: Output folder, new or empty.
         manifest: Manifest of the images of a map store.
