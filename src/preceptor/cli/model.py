@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from itertools import count
 from pathlib import Path
@@ -23,7 +22,6 @@ from preceptor.cli.options import (
     Precision,
     ThresholdOption,
     WorkersOption,
-    check_suffix,
     check_target,
     needing,
 )
@@ -195,13 +193,11 @@ def predict(
 
     The table has the decision, the score and all probabilities of each image, in the order of the
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
-    The same command resumes an interrupted one.
 
     Args:
         model: Model folder, such as best, or ONNX file.
-        inputs: Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or -
-            for a list of paths on standard input, one per line.
-        out: Output table: .csv, .parquet or .jsonl.
+        inputs: Image files or URLs, folders, or manifests (CSV or Parquet).
+        out: Output table: .csv or .parquet.
         maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
             png (grayscale, size of the image).
         map_of: Class of the maps.
@@ -209,27 +205,22 @@ def predict(
     """
     with bulk_import():
         from preceptor.deploy import predict_files as files
-        from preceptor.deploy.image_list import LIST, ImageList
-        from preceptor.deploy.predictor import files_digest, load
+        from preceptor.deploy.image_list import ImageList
+        from preceptor.deploy.predictor import load
         from preceptor.utils.text import progress
 
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     output = None
-    if out is None:
+    if maps is not None and out is None:
+        raise InputError("maps need an output; add --out FILE")
+    if out is not None:
+        check_target("--out", out, formats=files.FORMATS)
         if maps is not None:
-            raise InputError("maps need an output; add --out FILE")
-    else:
-        check_suffix("--out", out, files.WRITERS)
-        folder = out.with_name(f"{out.stem}-maps")
-        if not files.is_unfinished(out):
-            check_target("--out", out)
-            if maps is not None:
-                check_target("--maps", folder)
-        if maps is not None:
+            folder = out.with_name(f"{out.stem}-maps")
+            check_target("--maps", folder)
             output = files.MapOutput(maps, folder, map_of)
-    lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
-    images = ImageList(inputs, lines, None if output is None else output.folder)
+    images = ImageList(inputs)
     with bulk_import():
         predictor = load(
             model, threshold=threshold, device=device, precision=precision,
@@ -243,13 +234,12 @@ def predict(
             print(f"bad image: {one_line(without_secrets(name))}: {reason}", file=sys.stderr)
 
     if out is None:
-        result = files.print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
+        result = files.predict_files(predictor, images, sys.stdout, report_bad=report_bad)
     else:
         with progress() as bar:
-            task = bar.add_task("predicting", total=images.count(), note="")
+            task = bar.add_task("predicting", total=len(images), note="")
             result = files.predict_files(
-                predictor, images, out, model=files_digest(model),
-                settings=[threshold, device, precision], maps=output,
+                predictor, images, out, maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         counts = [f"{name} {result.decisions[name]:,}" for name in predictor.info.classes]
