@@ -417,8 +417,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
-    /metrics and /openapi.json describe the server; / is a page on which to try an image.
+    POST /predict takes multipart files, or one image. /models, /healthz, /readyz, /metrics and
+    /openapi.json describe the server; / is a page on which to try an image.
 
     Args:
         models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used
