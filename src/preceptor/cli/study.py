@@ -54,8 +54,7 @@ def run(
     address: AddressOption = None,
     runs_per_gpu: RunsPerGpuOption = None,
     hang_timeout: HangTimeoutOption = 30.0,
-    track: list[str] | None = None,
-    track_uri: str | None = None,
+    track: Literal["tensorboard"] | None = None,
 ) -> None:
     """Run a study.
 
@@ -63,8 +62,7 @@ def run(
 
     Args:
         out: Study folder.
-        track: Tracker: tensorboard or mlflow. Repeatable.
-        track_uri: URI of the MLflow server (default: a database in the study folder).
+        track: Tracker of parameters and curves: tensorboard.
     """
     settings = _read(file)
     from preceptor.execution.process import import_early
@@ -86,8 +84,7 @@ def run(
         address=address,
         runs_per_gpu=runs_per_gpu,
         hang_timeout=hang_timeout,
-        track=track or (),
-        track_uri=track_uri,
+        track=track,
         tell=partial(print, flush=True),
         show=partial(live, console=console) if console.is_terminal else None,
     )
