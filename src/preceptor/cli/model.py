@@ -13,7 +13,6 @@ from preceptor.cli.options import (
     PAGE_FORMATS,
     PARQUET_FORMATS,
     BatchSizeOption,
-    CalibrationMethod,
     CamClass,
     DeviceOption,
     ManifestPath,
@@ -307,7 +306,6 @@ def calibrate(
     model: Path,
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option()],
-    method: CalibrationMethod = "temperature",
     device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
@@ -318,7 +316,6 @@ def calibrate(
     Args:
         model: Model folder, such as best.
         out: Output folder: a copy of the model folder.
-        method: Calibration of the probabilities: temperature or isotonic.
     """
     with bulk_import():
         from preceptor.data.manifest import Manifest
@@ -334,7 +331,7 @@ def calibrate(
     table = Manifest.read(manifest, verify=False, need=("val",), classes=classes)
     with progress() as bar:
         task = bar.add_task("validation images", total=None, note="")
-        fitted = steps.calibrate(predictor, table, method, lambda count: bar.advance(task, count))
+        fitted = steps.calibrate(predictor, table, lambda count: bar.advance(task, count))
     info = calibrated_info(predictor.info, fitted.calibration)
     steps.write_calibrated(model, fitted, info, out)
     print(*steps.calibration_sentences(fitted), sep="\n")

@@ -20,7 +20,6 @@ from typer.core import TyperGroup
 from preceptor.errors import InputError
 from preceptor.utils.text import argument_descriptions
 
-CalibrationMethod = Literal["temperature", "isotonic"]
 CamClass = Literal["label", "predicted", "decision"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]

@@ -341,7 +341,7 @@ def export_model(
     For `threshold` see `find_threshold`; it decides the output `decision`, and is returned.
     """
     model = load_model(folder)
-    calibration = find_calibration(folder, model.spec.positive is not None)
+    calibration = find_calibration(folder)
     info = info_of(model, calibration)
     fixed = find_threshold(threshold, info)
     deployed = DeployedModel(model, fixed, maps=maps, calibration=calibration)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -19,7 +18,6 @@ from preceptor.data.geometry import normalized, over_image
 from preceptor.errors import InputError, is_control
 from preceptor.metrics.operating_points import known_threshold
 
-CalibrationKind = Literal["temperature", "isotonic"]
 MapKind = Literal["cam", "gradcam", "none"]
 INFO_KEY, CARD_KEY, EXPORT_KEY = "preceptor", "model_card", "preceptor_export"
 """Metadata of exported files: description of the model, model card, settings of the export."""
@@ -42,28 +40,13 @@ Line = Annotated[str, AfterValidator(_line)]
 
 @checked_dataclass(frozen=True, config=CHECKED)
 class Calibration:
-    """Calibration of a model, fitted on validation; `network.calibrated` applies it.
+    """Temperature T of a model, fitted on validation; `network.calibrated` applies it.
 
-    With a positive class, its probability, the score s, becomes g(s), a strictly increasing
-    function, and the other probabilities are scaled so that they add up to 1 − g(s): temperature,
-    g(s) = σ(logit(s) / T), or isotonic, g(s) = 0.99 r(logit(s)) + 0.01 s, where r is linear between
-    knots. Without a positive class, all probabilities become softmax(logits / T).
+    With a positive class, its probability s becomes σ(logit(s) / T), and the other probabilities
+    are scaled so that all add up to 1. Without one, all become softmax(logits / T).
     """
 
-    kind: CalibrationKind
-    temperature: Annotated[float, Field(gt=0)] = 1.0  # T
-    knots: tuple[float, ...] = ()  # increasing log-odds
-    values: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()  # value of r at each knot
-
-    @model_validator(mode="after")
-    def _check(self) -> Calibration:
-        if any(a >= b for a, b in pairwise(self.knots)):
-            raise ValueError("knots: expected increasing numbers")
-        if any(a > b for a, b in pairwise(self.values)):
-            raise ValueError("values: expected increasing numbers")
-        if len(self.knots) != len(self.values) or (self.kind == "isotonic") != bool(self.knots):
-            raise ValueError("expected a value for each knot, and knots for kind isotonic alone")
-        return self
+    temperature: Annotated[float, Field(gt=0)]
 
 
 @checked_dataclass(frozen=True, config=CHECKED)
@@ -93,8 +76,6 @@ class ModelInfo:
             raise ValueError("image_format: expected a size from 1 to 65535, and 1 or 3 channels")
         if not len(self.mean) == len(self.std) == form.channels:
             raise ValueError(f"mean, std: expected {form.channels} numbers")
-        if self.calibration and self.calibration.kind == "isotonic" and self.positive is None:
-            raise ValueError("calibration: isotonic needs a positive class")
         return self
 
     @property
