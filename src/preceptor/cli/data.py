@@ -280,68 +280,37 @@ def _read(
 @data.command("export")
 def data_export(
     format_: Annotated[Format, typer.Argument(metavar="FORMAT")],
-    source: Annotated[Path, typer.Argument(metavar="MANIFEST|STORE")],
+    manifest: ManifestPath,
     to: Annotated[Path, typer.Option()],
-    manifest: Path | None = None,
     threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
     positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
     image_prefix: str = "/data/local-files/?d=",
     every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
-    """Export maps to another tool.
+    """Export human maps to another tool.
 
-    The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
-    labels.csv has the columns that the format lacks: give it to data import with --labels.
+    The human maps of a manifest are written as annotations to be corrected. labels.csv has the
+    columns that the format lacks: give it to data import with --labels.
 
     Args:
         format_: masks, coco, labelstudio or cvat.
-        source: Manifest, or a Teacher's map store.
         to: Output folder, new or empty.
-        manifest: Manifest of the images of a map store.
-        threshold: Smallest map value, 0 to 1, of a pixel inside a shape; for a human map, a
-            share of its largest value (default: 0.5; masks of a manifest keep gray levels).
+        threshold: Share of the largest value of a map, 0 to 1, from which on a pixel is inside a
+            shape (default: 0.5; masks keep gray levels).
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
         image_prefix: Address before the names of the images in Label Studio.
-        every: Also export images of a manifest that nobody examined.
+        every: Also export images that nobody examined.
     """
     with bulk_import():
-        from preceptor.annotations.export import (
-            ExportOptions,
-            manifest_images,
-            store_images,
-            unsettled,
-            write_export,
-        )
+        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
         from preceptor.data.manifest import Manifest
-        from preceptor.maps.store import is_store, read_store
 
-    stored = source.is_dir()
-    if stored and not is_store(source):
-        raise InputError(f"{source}: neither a manifest nor a map store; name one of them")
-    if stored and manifest is None:
-        raise InputError(f"{source} is a map store; name the manifest of its images by --manifest")
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file or folder")
-    if not stored and manifest is not None:
-        raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
-    if stored and every:
-        raise InputError("--all belongs to a manifest; all images of a map store are exported")
-    table = Manifest.read(manifest or source, verify=False, need=())
-    classes, model, noise = positive or (), "", 0
+    table = Manifest.read(manifest, verify=False, need=())
     with counting("exporting") as told:
-        if stored:
-            store = read_store(source, columns=("map", "class", "score", "error"))
-            noise = unsettled(store, classes)
-            model = f"{store.info.teacher} {store.info.method}"
-            images = store_images(store, table, positive=classes, progress=told)
-            threshold = 0.5 if threshold is None else threshold
-        else:
-            images = manifest_images(table, every=every, positive=classes, progress=told)
-        options = ExportOptions(threshold, model, image_prefix)
+        images = manifest_images(table, every=every, positive=positive or (), progress=told)
+        options = ExportOptions(threshold, image_prefix)
         count, marked = write_export(format_, images, to, options)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
-    if noise:
-        print(f"{noise:,} maps did not reach the tolerance and were left out")
 
 
 @data.command("agreement")
