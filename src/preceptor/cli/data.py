@@ -163,7 +163,7 @@ def data_import(
     labelme      LabelMe (JSON): all shapes and masks
     labelstudio  Label Studio (JSON): rectangles, polygons, ellipses, brush, keypoints
     masks        folder of mask images: binary, gray, palette or one color per class
-    voc          Pascal VOC: XML boxes and segmentation PNGs
+    voc          Pascal VOC: XML boxes and polygons
     yolo         YOLO text files: boxes, segments, oriented boxes, with data.yaml
     und          UND CYBORG release: CSVs of training and tests, and heat maps
 
