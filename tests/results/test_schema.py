@@ -7,7 +7,7 @@ import io
 import pandas as pd
 import pytest
 
-from preceptor.results.tables import CSV_FILES, TABLE, Schema
+from preceptor.results.tables import CSV_FILES, MEANINGS, TABLE, Schema
 
 SMALL = Schema(
     ("set", "seed", "value", "by_seed", "run"),
@@ -72,3 +72,8 @@ def test_a_table_without_rows_has_its_columns_in_memory_and_in_its_file(name: st
     assert list(pd.read_csv(io.StringIO(schema.csv(table))).columns) == list(schema.columns)
     assert set(schema.order) <= set(schema.columns)
     assert table.dtypes.equals(schema.empty().dtypes)
+
+
+def test_every_column_has_a_meaning() -> None:
+    columns = {name for schema in CSV_FILES.values() for name in schema.columns}
+    assert columns == set(MEANINGS)
