@@ -14,7 +14,7 @@ from tests.deploy.serving import Running, multipart
 from tests.serving import exchanged
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-PATHS = ["/predict", "/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/"]
+PATHS = ["/predict", "/models", "/healthz", "/readyz", "/metrics", "/openapi.json"]
 QUERIES = ["", "map=grid", "map=png", "model=three", "threshold=0.5", "model=three&map=grid"]
 
 

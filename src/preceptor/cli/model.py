@@ -415,7 +415,7 @@ def serve(
     """Serve a model over HTTP: scores, decisions and maps.
 
     POST /predict takes multipart files, or one image. /models, /healthz, /readyz, /metrics and
-    /openapi.json describe the server; / is a page on which to try an image.
+    /openapi.json describe the server.
 
     Args:
         models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used

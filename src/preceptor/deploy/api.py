@@ -1,4 +1,4 @@
-"""What a server of models takes and answers, as static/openapi.json describes it."""
+"""What a server of models takes and answers, as openapi.json describes it."""
 
 from __future__ import annotations
 

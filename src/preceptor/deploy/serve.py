@@ -54,13 +54,6 @@ Result = TypeVar("Result")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LONGEST = 60  # name of a model, value of a parameter
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-}
-
 
 # -------------------------------------------------------------------- batches
 
@@ -426,8 +419,8 @@ async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Predictio
 
 
 def application(service: Service) -> ASGIApp:
-    """ASGI application of a service: routes, refusals, the page."""
-    files = {file.name: file.read_bytes() for file in (Path(__file__).parent / "static").iterdir()}
+    """ASGI application of a service: routes and refusals."""
+    document = Path(__file__).with_name("openapi.json").read_bytes()
 
     async def predict(request: Request) -> Reply:
         if service.stopping:
@@ -462,12 +455,8 @@ def application(service: Service) -> ASGIApp:
         answer = {"status": status, "models": list(service.models)}
         return told(answer, 503 if service.stopping else 200)
 
-    async def page(request: Request) -> Reply:
-        path = request.url.path
-        name = "index.html" if path == "/" else path.rpartition("/")[2]
-        if name not in files:
-            raise unknown("there is no such page")
-        return Reply(files[name], _KINDS[Path(name).suffix], headers={"cache-control": "no-cache"})
+    async def openapi(_: Request) -> Reply:
+        return Reply(document, headers={"cache-control": "no-cache"})
 
     def wrapped(
         path: str, handler: Callable[[Request], Awaitable[Reply]], key: bool
@@ -501,9 +490,7 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/metrics", metrics, True),
         ("GET", "/healthz", health, False),
         ("GET", "/readyz", readiness, False),
-        ("GET", "/openapi.json", page, False),
-        ("GET", "/", page, False),
-        ("GET", "/static/{name}", page, False),
+        ("GET", "/openapi.json", openapi, False),
     ]
     routes = [Route(path, wrapped(path, call, key), methods=[way]) for way, path, call, key in ways]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
