@@ -154,7 +154,7 @@ def data_import(
 ) -> None:
     """Import annotations of another tool, or a published data set.
 
-    A manifest and maps are written. FORMAT is one of these, or the format of a plugin:
+    A manifest and maps are written. FORMAT is one of these:
 
     \b
     coco         COCO instances: boxes, polygons, run-length encoded masks
@@ -247,9 +247,8 @@ def data_import(
 def _read(
     format_: str, source: list[Path], images: Path | None, given: dict[str, Any]
 ) -> ImportedAnnotations:
-    """Annotations of a format of this library or of a plugin; `given` has the options."""
+    """Annotations of a format; `given` has the options."""
     from preceptor import annotations
-    from preceptor.utils.plugins import load_plugin, plugin, registered
 
     of_several: dict[str, Callable[[list[Path]], ImportedAnnotations]] = {
         "coco": annotations.read_coco,
@@ -268,10 +267,8 @@ def _read(
     if format_ in of_several:
         return of_several[format_](source)
     if format_ not in of_one:
-        if (point := plugin("preceptor.importers", format_)) is None:
-            known = sorted({*of_several, *of_one, "und", *registered("preceptor.importers")})
-            raise InputError(f"data import {format_}: choose one of {', '.join(known)}")
-        of_one[format_] = lambda path: load_plugin(point)(path, images)
+        known = ", ".join(sorted({*of_several, *of_one, "und"}))
+        raise InputError(f"data import {format_}: choose one of {known}")
     if len(source) != 1:
         raise InputError(f"{len(source)} sources are given; this format has one file or folder")
     return of_one[format_](source[0])
@@ -320,8 +317,8 @@ def data_agreement(
 ) -> None:
     """Compare annotators of the same images.
 
-    Tables are written: Dice, IoU and correlation of each pair, each annotator against the others,
-    and the images, sorted from the least agreement.
+    Two tables are written: Dice, IoU and correlation of each pair, and of each image, sorted from
+    the least agreement.
 
     Args:
         folder: Folder written by data import: manifest.csv, annotators/NAME/….
@@ -340,13 +337,6 @@ def data_agreement(
         values = {"Dice": pair["dice"], "IoU": pair["iou"], "correlation": pair["correlation"]}
         shown = ", ".join(f"{name} {number(value)}" for name, value in values.items())
         print(f"{pair['a']} – {pair['b']}: {pair['images']:,} images, {shown}")
-    for person in agreement.people.to_dict("records"):
-        if person["disagrees_with_all"]:
-            print(
-                f"{person['annotator']} disagrees with all others: mean Dice "
-                f"{number(person['dice'], 2)}, against {number(person['dice_among_others'], 2)} of "
-                "the others among themselves"
-            )
     print(f"wrote {target}")
 
 
