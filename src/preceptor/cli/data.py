@@ -440,13 +440,11 @@ def data_plant(
         planted = plant(table, to, settings, progress=told)
     settings = planted.settings
     print(f"wrote {planted.manifest}: {planted.images:,} images")
-    for counts in planted.splits:
-        if counts.images:
-            part = f"{counts.marked:,} of {counts.images:,} images of class {settings.label}"
-            print(f"{counts.split}: {part} have a stamp")
+    for split, (count, marked) in planted.splits.items():
+        if count:
+            part = f"{marked:,} of {count:,} images of class {settings.label}"
+            print(f"{split}: {part} have a stamp")
     if left := len(planted.no_place):
         print(f"note: images whose human map leaves no place for a stamp: {left:,}")
-    if over := sum(counts.touch_map for counts in planted.splits):
-        print(f"note: stamps that lie on a human map: {over:,}")
     if not planted.clean_validation:
         print("note: no validation set is without the shortcut; add one to select α, as val-clean")
