@@ -84,8 +84,3 @@ def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     good = calibrated.manifest.parent / "test-0.png"
     done = here("explain", calibrated.folder, good, tmp_path / "bad.png", *out)
     assert_refused(done, ["bad.png"])
-    (tmp_path / "model.onnx").touch()
-    assert_refused(
-        here("explain", tmp_path / "model.onnx", tmp_path / "bad.png", *out),
-        ["name its model folder"],
-    )

@@ -194,7 +194,7 @@ def predict(
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
 
     Args:
-        model: Model folder, such as best, or ONNX file.
+        model: Model folder, such as best.
         inputs: Image files or URLs, folders, or manifests (CSV or Parquet).
         out: Output table: .csv or .parquet.
         maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
@@ -273,8 +273,6 @@ def explain(
         out: Output page.
         masks: Maximum number of RISE masks per image.
     """
-    if model.is_file():
-        raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
         from preceptor.deploy import explain as steps
@@ -418,8 +416,8 @@ def serve(
     /openapi.json describe the server.
 
     Args:
-        models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used
-            for requests that name no model.
+        models: Model folders, each as PATH or NAME=PATH; the first one is used for requests that
+            name no model.
         host: Address; one for other machines needs --keys or --no-keys.
         port: Port; 0 = any free one.
         keys: File with API keys, one per line; each request needs one of them.

@@ -55,9 +55,7 @@ RunsPerGpuOption = Annotated[
     int | None, typer.Option(min=1, help="Number of runs per GPU (default: by measured memory).")
 ]
 _RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
-ThresholdOption = Annotated[
-    str | None, typer.Option(help=_RULE, show_default="the one of the export, else eer")
-]
+ThresholdOption = Annotated[str | None, typer.Option(help=_RULE, show_default="eer")]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Largest number of images per forward pass.")
 ]

@@ -146,11 +146,8 @@ class TorchNetwork:
         cls, folder: Path, *, device: str = "auto", precision: Precision = "32-true"
     ) -> TorchNetwork:
         """Network of a model folder; see `load_model` and `find_calibration` for errors."""
-        calibration = find_calibration(folder)
-        return cls(load_model(folder), calibration, device=device, precision=precision)
-
-    def check_maps(self, map_class: int | None) -> None:
-        """Accept all classes, see `Network.check_maps`."""
+        model = load_model(folder)
+        return cls(model, find_calibration(folder), device=device, precision=precision)
 
     def __call__(
         self,
@@ -159,7 +156,10 @@ class TorchNetwork:
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Output for a batch, see `Network.__call__`."""
+        """Output for (B, side, side, channels) images in the model's format, not normalized.
+
+        The classes (B,) of the maps are by default the positive one, or the most probable one.
+        """
         try:
             out = self._forward(images, maps=maps, map_classes=map_classes)
         except (MemoryError, RuntimeError) as error:

@@ -146,18 +146,18 @@ class ServedModel(NamedTuple):
 
 
 def model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder or file.
+    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder.
 
     Example:
-        >>> list(model_paths(["study/best", "small=other/best", "net.onnx"]))
-        ['best', 'small', 'net']
+        >>> list(model_paths(["study/best", "small=other/best"]))
+        ['best', 'small']
     """
     paths: dict[str, Path] = {}
     for text in texts:
         name, given, path = text.partition("=")
         # A path may contain the character itself.
         if not given or Path(text).exists():
-            name, path = Path(text).absolute().name.removesuffix(".onnx"), text
+            name, path = Path(text).absolute().name, text
         if not 1 <= len(name) <= _LONGEST or any(map(is_control, name)):
             raise InputError(f"{text}: a name of a model has 1 to {_LONGEST} characters")
         if name in paths:
@@ -239,7 +239,6 @@ class Service:
                 device=settings.device,
                 batch_size=settings.batch_size,
             )
-            predictor.check_maps()  # rather than when a request asks for them
             predictor(np.zeros((8, 8, 3), np.uint8))  # the first request is as fast as the others
             self.models[name] = ServedModel(predictor, files_digest(path)[:12])
         self.metrics = Metrics(self.models, settings.queue)
@@ -251,7 +250,7 @@ class Service:
 
     def _batcher(self, name: str, model: ServedModel) -> Batcher[tuple[Canvas, bool], Prediction]:
         def predict(batch: list[tuple[Canvas, bool]]) -> Sequence[Prediction]:
-            maps = any(wanted for _, wanted in batch) and model.info.map_kind != "none"
+            maps = any(wanted for _, wanted in batch)
             return model.predictor.predict_decoded([canvas for canvas, _ in batch], maps=maps)
 
         return Batcher(
@@ -345,8 +344,6 @@ class Service:
             raise malformed(f"map: one of {', '.join(forms)} is needed")
         wish = Wish(name, form, given.get("threshold", self.settings.threshold))
         self.models[name].threshold(wish.threshold)
-        if form != "none" and self.models[name].info.map_kind == "none":
-            raise RefusedError(422, f"the model {name!r} has no maps; set map=none")
         return wish
 
     async def predict(self, wish: Wish, content_type: str, body: bytes) -> Reply:
