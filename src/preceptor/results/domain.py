@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from preceptor.config.files import dump_yaml
-from preceptor.errors import InputError, PreceptorError
+from preceptor.errors import PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
 from preceptor.metrics.paired_tests import Excluded, excluded, mean_std
 from preceptor.metrics.scores import (
@@ -54,6 +54,7 @@ from preceptor.results.tables import (
     RATES,
     RUNS,
     TABLE,
+    read_table,
 )
 from preceptor.study.checks import coarse_share
 from preceptor.study.plan import Plan, StudyPlan
@@ -550,13 +551,8 @@ def lost_runs(study: StudyPlan, out: Path) -> str:
 
     They are missing, or no part of the study any more since its data or settings have changed.
     """
-    if not (out / "runs.csv").is_file():
-        return ""
-    try:
-        table = pd.read_csv(out / "runs.csv", dtype=str, keep_default_na=False)
-        table = table[table["finished"] == "True"].drop_duplicates("run")
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{out / 'runs.csv'}: damaged; remove it") from error
+    table = read_table(out / "runs.csv", RUNS)
+    table = table[table["finished"].astype(bool)].drop_duplicates("run")
     planned = {run.id for run in study.planned_runs()}
     lost: dict[str, list[str]] = {"missing": [], "of other data or settings": []}
     for row in table.to_dict("records"):

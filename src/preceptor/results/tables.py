@@ -1,12 +1,15 @@
-"""Tables of results: columns, types, order of rows and meaning; as data frames and CSV files."""
+"""Tables of results: columns, types, order of rows and meaning; as CSV files and as data frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from preceptor.errors import InputError
 
 MEANINGS: dict[str, str] = {
     "domain": "Name of the domain; only in studies with several.",
@@ -227,3 +230,25 @@ CSV_FILES = {
     "ladder.csv": LADDER,
 }
 """The schema of each CSV file of a study folder."""
+
+
+def read_table(file: Path, schema: Schema) -> pd.DataFrame:
+    """Table of a CSV file with the types of its schema; empty if the file is missing."""
+    if not file.is_file():
+        return schema.empty()
+    try:
+        header = [str(name) for name in pd.read_csv(file, nrows=0).columns]
+        text = {name: str for name in header if schema.is_text(name) or name in _LISTS}
+        # A source may be called NA: only numbers may be missing.
+        missing = {name: ["", "nan"] for name in header if name not in text}
+        table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=missing)
+        for name in header:
+            if name in _LISTS:
+                table[name] = [tuple(map(float, str(cell).split())) for cell in table[name]]
+            elif name not in text and name != "finished":
+                table[name] = table[name].astype("Int64" if name in _WHOLE else float)
+    except ValueError as error:  # not the columns or the values of the schema
+        raise InputError(
+            f"{file}: cannot be read as a table of results; write it again: preceptor report"
+        ) from error
+    return table
