@@ -214,10 +214,8 @@ def tables_page() -> str:
     """Page of the tables of a study folder."""
     parts = [
         "# Tables of a study\n",
-        "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
-        "frames. Studies with several domains have a first column `domain`.\n",
-        "```{eval-rst}\n.. autofunction:: preceptor.results.read\n"
-        ".. autoclass:: preceptor.results.StudyTables\n```\n",
+        "Columns of the CSV files of a study folder. Studies with several domains have a first "
+        "column `domain`.\n",
     ]
     for name, schema in CSV_FILES.items():
         parts.append(f"## {name}\n")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preceptor.deploy.network import CALIBRATION
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.deploy.network import CALIBRATION, calibrated, steps_at
 from preceptor.deploy.prediction import Calibration
 from preceptor.models.build import MODEL_FILES
 from preceptor.utils.results import write_checksums
@@ -34,6 +39,18 @@ def make_calibrated(folder: Path) -> Calibrated:
     out = folder / "best"
     printed = here("calibrate", model, manifest, "--out", out, "--device", "cpu").out
     return Calibrated(model, manifest, out, printed)
+
+
+def calibrated_array(
+    probabilities: NDArray[np.float32],
+    temperature: float,
+    positive: int | None,
+    thresholds: Iterable[float] = (),
+) -> NDArray[np.float32]:
+    """Calibrated probabilities as an array, with decisions kept at thresholds of the score."""
+    calibration = Calibration(temperature)
+    steps = steps_at(calibration, thresholds)
+    return calibrated(torch.from_numpy(probabilities), calibration, positive, steps).numpy()
 
 
 def add_calibration(folder: Path, calibration: Calibration) -> None:

@@ -23,8 +23,8 @@ OPTIONAL = {
     "data/images.py": "dicom",
     "data/remote.py": "remote",
     "deploy/api.py": "web",
+    "deploy/export.py": "onnx",
     "deploy/http_server.py": "web",
-    "deploy/onnx.py": "onnx",
     "deploy/serve.py": "web",
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
@@ -40,7 +40,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/images.py", "data/remote.py", "tracking.py"}
+INSIDE = {"data/images.py", "data/remote.py", "deploy/export.py", "tracking.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:

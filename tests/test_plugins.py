@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 
 from preceptor.config.run import RunConfig
@@ -31,7 +29,6 @@ from preceptor.study_folder import reopen
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from preceptor.utils.plugins import load_plugin, plugin, registered
-from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.studies import run_serially, study
 
@@ -138,39 +135,6 @@ def test_a_guidance_method_of_a_plugin(example: None) -> None:
     torch.testing.assert_close(twice, (areas - 0.5).abs())
     with pytest.raises(InputError, match="guidance area: preset 'x' is not one of twice"):
         guidance_method("area", "x")
-
-
-def test_an_importer_of_a_plugin(
-    example: None, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "images").mkdir()
-    for name in ("a b", "c"):
-        Image.new("RGB", (32, 24), "gray").save(tmp_path / "images" / f"{name}.png")
-    rows = "image,label,x,y,radius\na b.png,spot,10,12,4\n"
-    (tmp_path / "circles.csv").write_text(rows)
-
-    def arguments(to: str) -> list[object]:
-        folder, to_folder = tmp_path / "images", tmp_path / to
-        how = ("--images", folder, "--to", to_folder, "--unmarked", "examined")
-        return ["data", "import", "circles", tmp_path / "circles.csv", *how]
-
-    done = subprocess.run(
-        [sys.executable, "-m", "preceptor", *map(str, arguments("out"))],
-        env={"PYTHONPATH": f"{ROOT / 'src'}:{installed}"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
-    marked = table[table["saliency"] != ""].iloc[0]
-    assert (marked["label"], Path(marked["path"]).name) == ("spot", "a b.png")
-    pixels = Image.open(tmp_path / "out" / marked["saliency"]).convert("L")
-    assert (pixels.getpixel((10, 12)), pixels.getpixel((20, 12))) == (255, 0)
-    (tmp_path / "circles.csv").write_text(f"{rows}c.png,spot,10,far,4\n")
-    assert_refused(here(*arguments("wrong")), ["row 3: x, y or radius is no number"], 1)
-    offer(tmp_path, "two", "preceptor.importers", "circles = two.read:read")
-    monkeypatch.syspath_prepend(tmp_path)
-    both = "both offer it in preceptor.importers; uninstall one of them"
-    assert_refused(here(*arguments("several")), [both])
 
 
 def test_a_study_with_a_saliency_method_of_a_plugin(

@@ -1,14 +1,13 @@
-"""Curves, parameters and results of a real study in TensorBoard and MLflow, read back by both."""
+"""Curves, parameters and results of a real study in TensorBoard, read back by it."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,15 +21,11 @@ from preceptor.errors import InputError
 from preceptor.report.write import WrittenReport, write_results
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure, Step
-from preceptor.tracking import MLflow, TensorBoard, Trackers, check_trackers, open_trackers
+from preceptor.tracking import TensorBoard, check_tracker, open_tracker
 from tests import forked
 from tests.datasets import squares
 from tests.studies import study, walk
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-COUNTS = {"best_epoch", "seconds", "images_seen", "training_images", "guided_images"}
 SPLITS = {"train": 8, "val": 4, "test": 4, "test-unseen": 4}
 FAILED = {"an-id": Failure("train", "train student", "no space left")}
 
@@ -80,30 +75,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenRep
     return plan, write_results(StudyPlan.of(plan), folder / "out", {})
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Database that MLflow has made, which takes it seconds."""
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def followed(
     finished: tuple[Plan, WrittenReport],
-    empty_database: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Followed:
     """The study in the test's own folder, none of its runs trained yet."""
     plan, report = finished
-    shutil.copy(empty_database, tmp_path / "own.db")
     own = replace(plan, protocol=replace(plan.protocol, store=tmp_path / "store"))
     out = tmp_path / "a study"
     shutil.copytree(report.folder, out)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{out.parent}/own.db")
     return Followed(StudyPlan.of(own), out, plan.protocol.store, replace(report, folder=out))
 
 
@@ -132,44 +113,12 @@ class Board:
         return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
 
 
-class Server:
-    """MLflow, and what it reads."""
-
-    def open(self, followed: Followed) -> MLflow:
-        return MLflow(followed.plan, followed.out, None, lambda line: None)
-
-    @property
-    def client(self) -> MlflowClient:
-        from mlflow.tracking import MlflowClient  # seconds, in each worker that collects tests
-
-        return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-
-    def runs(self) -> list[Any]:
-        found = self.client.search_experiments()
-        (experiment,) = (one.experiment_id for one in found if one.name != "Default")
-        return list(self.client.search_runs([experiment]))
-
-    def run(self, identity: str) -> Any:
-        (run,) = (run for run in self.runs() if run.data.tags["preceptor.run"] == identity)
-        return run
-
-    def curves(self, followed: Followed, step: Step) -> dict[str, list[tuple[int, float]]]:
-        run = self.run(step.id)
-        return {
-            name: sorted(
-                (point.step, point.value)
-                for point in self.client.get_metric_history(run.info.run_id, name)
-            )
-            for name in run.data.metrics
-        }
+@pytest.fixture
+def logger() -> Board:
+    return Board()
 
 
-@pytest.fixture(params=["tensorboard", "mlflow"])
-def logger(request: pytest.FixtureRequest) -> Board | Server:
-    return Board() if request.param == "tensorboard" else Server()
-
-
-def same_curves(logger: Board | Server, followed: Followed, step: Step) -> None:
+def same_curves(logger: Board, followed: Followed, step: Step) -> None:
     """Each point of metrics.csv is there once, and no other."""
     found, table = logger.curves(followed, step), pd.read_csv(followed.curves(step))
     for name in table.columns.drop("epoch"):
@@ -177,19 +126,15 @@ def same_curves(logger: Board | Server, followed: Followed, step: Step) -> None:
         points = found.pop(name, [])
         assert [epoch for epoch, _ in points] == list(rows["epoch"])
         assert [value for _, value in points] == pytest.approx(list(rows[name]), rel=1e-6)
-    assert {name for name in found if not name.startswith("kept/")} <= COUNTS
+    assert all(name.startswith("kept/") for name in found)
 
 
-def test_a_training_from_its_first_epoch_to_its_last(
-    followed: Followed, logger: Board | Server
-) -> None:
+def test_a_training_from_its_first_epoch_to_its_last(followed: Followed, logger: Board) -> None:
     tracker = logger.open(followed)
     step = followed.trainings[-1]
     tracker.epoch(step)
     for epoch in (1, 2, 4):
         followed.train(step, epoch)
-        if isinstance(tracker, MLflow):
-            tracker._rest = 0.0
         tracker.epoch(step)
         same_curves(logger, followed, step)
     followed.train(step)
@@ -200,15 +145,13 @@ def test_a_training_from_its_first_epoch_to_its_last(
     assert value == pytest.approx(table.loc[epoch, "val_auc"], rel=1e-5)
 
 
-def test_again_nothing_is_logged(followed: Followed, logger: Board | Server) -> None:
+def test_again_nothing_is_logged(followed: Followed, logger: Board) -> None:
     def logged() -> Any:
         tracker = logger.open(followed)
         for step in followed.trainings:
             followed.train(step)
             tracker.finished(step)
         tracker.close()
-        if isinstance(logger, Server):
-            return sorted(str(run.data.to_dictionary()) + run.info.run_id for run in logger.runs())
         found = [(file, file.stat()) for file in (followed.out / "tensorboard").rglob("*")]
         return {file: (stat.st_mtime_ns, stat.st_size) for file, stat in found}
 
@@ -217,7 +160,7 @@ def test_again_nothing_is_logged(followed: Followed, logger: Board | Server) -> 
         same_curves(logger, followed, step)
 
 
-def test_a_killed_study_goes_on(followed: Followed, logger: Board | Server) -> None:
+def test_a_killed_study_goes_on(followed: Followed, logger: Board) -> None:
     step = followed.trainings[0]
     followed.train(step, 2)
     logger.open(followed).epoch(step)
@@ -226,14 +169,12 @@ def test_a_killed_study_goes_on(followed: Followed, logger: Board | Server) -> N
     tracker.epoch(step)
     same_curves(logger, followed, step)
     tracker.close()  # this one was interrupted, and could tell
-    if isinstance(logger, Server):
-        assert logger.run(step.id).info.status == logger.run("study").info.status == "KILLED"
     followed.train(step)
     logger.open(followed).finished(step)
     same_curves(logger, followed, step)
 
 
-def test_curves_of_other_values_are_replaced(followed: Followed, logger: Board | Server) -> None:
+def test_curves_of_other_values_are_replaced(followed: Followed, logger: Board) -> None:
     one, other = followed.trainings[:2]
     followed.train(one)
     logger.open(followed).finished(one)
@@ -242,7 +183,7 @@ def test_curves_of_other_values_are_replaced(followed: Followed, logger: Board |
     same_curves(logger, followed, one)
 
 
-def test_one_that_failed_and_is_tried_again(followed: Followed, logger: Board | Server) -> None:
+def test_one_that_failed_and_is_tried_again(followed: Followed, logger: Board) -> None:
     step = followed.trainings[0]
     followed.train(step, 2)
     tracker = logger.open(followed)
@@ -250,12 +191,6 @@ def test_one_that_failed_and_is_tried_again(followed: Followed, logger: Board | 
     same_curves(logger, followed, step)
 
     def reason() -> str:
-        if isinstance(logger, Server):
-            run = logger.run(step.id)
-            assert run.info.status == (
-                "FAILED" if run.data.tags["preceptor.failed"] else "FINISHED"
-            )
-            return str(run.data.tags["preceptor.failed"])
         found = logger.read(logger.folder(followed, step))
         (tag,) = [name for name in found.Tags()["tensors"] if "failed" in name] or [""]
         return str(make_ndarray(found.Tensors(tag)[0].tensor_proto)[0].decode()) if tag else ""
@@ -284,7 +219,7 @@ def test_tensorboard_has_parameters_tables_and_panels(followed: Followed) -> Non
         end = board.plugin(followed, step, metadata.SESSION_END_INFO_TAG).session_end_info
         assert end.status == 1  # success
     for _ in range(2):
-        tracker.study(FAILED, followed.report)
+        tracker.study(FAILED)
     tracker.close()
     found = board.read(followed.out / "tensorboard" / "study")
     texts = {
@@ -295,74 +230,18 @@ def test_tensorboard_has_parameters_tables_and_panels(followed: Followed) -> Non
     assert texts["failed"] == b"- train student: no space left"
 
 
-def test_mlflow_has_parameters_and_the_files_of_the_study(followed: Followed) -> None:
-    server = Server()
-    tracker = server.open(followed)
-    step = followed.trainings[-1]
-    followed.train(step)
-    tracker.finished(step)
-    run = server.run(step.id)
-    assert run.info.status == "FINISHED"
-    assert step.config is not None
-    assert run.data.params["alpha"] == str(step.config.alpha)
-    assert not {"training.lr", "manifest"} & set(run.data.params)
-    assert run.data.tags["mlflow.parentRunId"] == server.run("study").info.run_id
-    assert run.data.metrics["seconds"] > 0
-    tracker.study(FAILED, followed.report)
-    run = server.run("study")
-    assert run.info.status == "FAILED"
-    assert run.data.tags["preceptor.failed"] == "- train student: no space left"
-    files = {one.path for one in server.client.list_artifacts(run.info.run_id)}
-    assert {"table.csv", "summary.md", "report.html", "study.yaml", "figures"} <= files
-    assert "best" not in files
-
-
-def test_names_that_mlflow_refuses(followed: Followed) -> None:
-    server, step = Server(), followed.trainings[0]
-    followed.train(step)
-    table = pd.DataFrame({"epoch": [1, 2], "val (day 1)_auc": [0.25, 0.5]})
-    table.to_csv(followed.curves(step), index=False)
-    server.open(followed).finished(step)
-    assert server.curves(followed, step)["val _day 1__auc"] == [(1, 0.25), (2, 0.5)]
-
-
-def test_mlflow_in_the_study_folder_without_a_word(
-    followed: Followed, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    monkeypatch.chdir(followed.out.parent)
-    lines: list[str] = []
-    MLflow(followed.plan, followed.out, None, lines.append).study({}, followed.report)
-    assert capfd.readouterr() == ("", "")
-    assert list((followed.out / "mlflow-artifacts").rglob("report.html"))
-    assert not (followed.out.parent / "mlruns").exists()
-    assert lines == [f"to look: mlflow ui --backend-store-uri 'sqlite:///{followed.out}/mlflow.db'"]
-
-
 def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_trackers(["tensorboard", "mlflow"], "sqlite:///some.db")
-    with pytest.raises(InputError, match=r"wandb.*use tensorboard or mlflow"):
-        check_trackers(["wandb"])
-    with pytest.raises(InputError, match="add --track mlflow"):
-        check_trackers(["tensorboard"], "http://127.0.0.1:5000")
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(InputError, match=r"MLflow is not installed; pip install '\.\[track"):
-        check_trackers(["mlflow"])
-
-
-def test_a_password_in_an_error_is_not_told() -> None:
-    lines: list[str] = []
-
-    def fail() -> TensorBoard:
-        raise OSError("https://me:secret@host/api is down")
-
-    Trackers(lines.append).add("mlflow", fail)
-    assert lines == ["MLflow is not followed any more, the study goes on: https://host/api is down"]
+    check_tracker("tensorboard")
+    with pytest.raises(InputError, match=r"wandb.*use tensorboard"):
+        check_tracker("wandb")
+    monkeypatch.setattr("preceptor.tracking.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"TensorBoard is not installed; pip install '\.\[track"):
+        check_tracker("tensorboard")
 
 
 def import_anew() -> None:
     """Import the project again, and print which trackers it imports."""
-    trackers = ("mlflow", "tensorboard")
+    trackers = ("tensorboard",)
     for name in [*sys.modules]:
         if name.startswith((*trackers, "preceptor", "torch.utils.tensorboard")):
             del sys.modules[name]
@@ -378,13 +257,13 @@ def test_nothing_is_imported_unless_asked_for() -> None:
 
 def test_errors_of_a_tracker_are_told_once(followed: Followed) -> None:
     lines: list[str] = []
-    names, uri = ["mlflow", "tensorboard"], "http://127.0.0.1:9"
-    trackers = open_trackers(names, followed.plan, followed.out, uri, lines.append)
+    tracker = open_tracker("tensorboard", followed.plan, followed.out, lines.append)
     root: Path = followed.out / "tensorboard"
     shutil.rmtree(root)
     root.write_text("not a folder")
     for step in followed.trainings:
         followed.train(step)
-        trackers.each(lambda one, step=step: one.finished(step))  # type: ignore[misc]
+        tracker.call(lambda board, step=step: board.finished(step))  # type: ignore[misc]
     told = [line for line in lines if "not followed any more, the study goes on: " in line]
-    assert [line.split()[0] for line in told] == ["MLflow", "TensorBoard"]
+    assert len(told) == 1
+    open_tracker(None, followed.plan, followed.out, lines.append).call(lambda board: board.close())

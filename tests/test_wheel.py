@@ -35,9 +35,7 @@ def test_it_has_the_files_of_the_source_and_no_others(wheel: zipfile.ZipFile) ->
         assert wheel.read(name) == (ROOT / "src" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(
-    "folder", ["label/static", "deploy/static", "report/templates"], ids=lambda one: one
-)
+@pytest.mark.parametrize("folder", ["label/static", "report/templates"], ids=lambda one: one)
 def test_it_has_the_files_of_the_pages(wheel: zipfile.ZipFile, folder: str) -> None:
     packed = [name for name in wheel.namelist() if name.startswith(f"preceptor/{folder}/")]
     assert len(packed) == sum(file.is_file() for file in (PACKAGE / folder).rglob("*"))

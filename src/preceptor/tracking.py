@@ -1,92 +1,74 @@
-"""Trackers of a study, TensorBoard and MLflow, which are imported only if they are requested."""
+"""TensorBoard of a study, which is imported only if it is requested."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import math
-import os
 import re
 import shlex
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from preceptor.errors import InputError, without_secrets
-from preceptor.report.write import WrittenReport
+from preceptor.errors import InputError
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step, Train
 from preceptor.training.record import RunRecord, flat_metrics
-from preceptor.utils.results import digest, write_atomically
+from preceptor.utils.results import write_atomically
 
-NAMES = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
 Rows = list[dict[str, float]]
 Tell = Callable[[str], None]
 
 
-class Trackers:
-    """Several trackers as one; a tracker that fails is reported and not called again."""
+class Tracker:
+    """TensorBoard of a study; one that fails is reported, and not called again."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._trackers: dict[str, Tracker] = {}
+    def __init__(self, opened: Callable[[], TensorBoard] | None, tell: Tell) -> None:
+        self._tell, self._board = tell, None
+        if opened is not None:
+            with self._kept():
+                self._board = opened()
 
-    def add(self, name: str, opened: Callable[[], Tracker]) -> None:
-        """Open a tracker, or report the reason of a failure."""
-        with self._kept(name):
-            self._trackers[name] = opened()
-
-    def each(self, call: Callable[[Tracker], None]) -> None:
-        """Call each tracker; all calls of trackers are idempotent."""
-        for name, tracker in list(self._trackers.items()):
-            with self._kept(name):
-                call(tracker)
+    def call(self, what: Callable[[TensorBoard], None]) -> None:
+        """Call TensorBoard, if it is followed; all its calls are idempotent."""
+        if self._board is not None:
+            with self._kept():
+                what(self._board)
 
     @contextlib.contextmanager
-    def _kept(self, name: str) -> Iterator[None]:
-        """Context in which an error of a tracker disables only this tracker."""
+    def _kept(self) -> Iterator[None]:
+        """Context in which an error ends the tracking, and not the study."""
         try:
             yield
-        except Exception as error:  # any error of a library, a server or a disk
-            self._trackers.pop(name, None)
-            reason = " ".join(without_secrets(str(error)).split())[:300] or type(error).__name__
-            self._tell(f"{NAMES[name]} is not followed any more, the study goes on: {reason}")
+        except Exception as error:  # any error of the library or of a disk
+            self._board = None
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            self._tell(f"TensorBoard is not followed any more, the study goes on: {reason}")
 
 
-def check_trackers(names: Sequence[str], uri: str | None = None) -> None:
-    """Raise an InputError if a tracker is unknown or not installed, or a URI has no MLflow."""
-    for name in names:
-        if name not in NAMES:
-            raise InputError(f"--track {name}: unknown tracker; use {' or '.join(NAMES)}")
-        if find_spec(name) is None:
-            raise InputError(
-                f"--track {name}: {NAMES[name]} is not installed; "
-                "pip install '.[track]' in the source folder"
-            )
-    if uri is not None and "mlflow" not in names:
-        raise InputError(f"--track-uri {uri}: needs MLflow; add --track mlflow")
+def check_tracker(name: str | None) -> None:
+    """Raise an InputError if a tracker is unknown or not installed."""
+    if name is not None and name != "tensorboard":
+        raise InputError(f"--track {name}: unknown tracker; use tensorboard")
+    if name is not None and find_spec("tensorboard") is None:
+        raise InputError(
+            "--track tensorboard: TensorBoard is not installed; "
+            "pip install '.[track]' in the source folder"
+        )
 
 
-def open_trackers(
-    names: Sequence[str], study: StudyPlan, out: Path, uri: str | None, tell: Tell
-) -> Trackers:
-    """Open trackers of a study; one that cannot be opened is reported and omitted."""
-    trackers = Trackers(tell)
-    if "tensorboard" in names:
-        trackers.add("tensorboard", lambda: TensorBoard(study, out, tell))
-    if "mlflow" in names:
-        trackers.add("mlflow", lambda: MLflow(study, out, uri, tell))
-    return trackers
+def open_tracker(name: str | None, study: StudyPlan, out: Path, tell: Tell) -> Tracker:
+    """Open the tracker of a study, if it has one."""
+    return Tracker(None if name is None else lambda: TensorBoard(study, out, tell), tell)
 
 
 class TensorBoard:
-    """Tracker that writes event files to `out/tensorboard`: a folder per training and `study`."""
+    """Writer of event files to `out/tensorboard`: a folder per training and `study`."""
 
     def __init__(self, study: StudyPlan, out: Path, tell: Tell) -> None:
         self._study, self._out, self._root = study, out, out / "tensorboard"
@@ -118,7 +100,7 @@ class TensorBoard:
         self._open.pop(step.id)
         writer.close()
 
-    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
+    def study(self, failed: dict[str, Failure]) -> None:
         """Write the tables as text."""
         with _writer(self._root / "study") as writer:
             for name in ("summary.md", "study.yaml"):
@@ -169,134 +151,6 @@ def _hparams(parameters: dict[str, Any]) -> tuple[Any, Any]:
     hparams: Any = summary.hparams
     _, begin, end = hparams(parameters, {})  # not the columns, which TensorBoard finds itself
     return begin, end
-
-
-class MLflow:
-    """Tracker that logs one experiment per study, with a run per training under a study run.
-
-    A training that an earlier call left unfinished, or whose curves have changed, is logged again.
-    """
-
-    def __init__(self, study: StudyPlan, out: Path, uri: str | None, tell: Tell) -> None:
-        for setting in (  # seconds, not minutes, for a server that does not answer; no telemetry
-            "MLFLOW_DISABLE_TELEMETRY=true",
-            "DO_NOT_TRACK=true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES=1",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT=10",
-            "GIT_PYTHON_REFRESH=quiet",
-        ):
-            os.environ.setdefault(*setting.split("="))
-        import mlflow
-
-        self._study, self._out = study, out.absolute()
-        own = f"sqlite:///{(self._out / 'mlflow.db').as_posix()}"
-        uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or own
-        for name in ("alembic", "mlflow", "sqlalchemy"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self._mlflow: Any = mlflow
-        self._mlflow.set_tracking_uri(uri)
-        self._client = self._mlflow.MlflowClient()
-        self._experiment = self._opened(uri)
-        self._runs: dict[str, tuple[str, str]] = {}  # id and hash of the curves, by run
-        for run in self._mlflow.search_runs([self._experiment], output_format="list"):
-            tags = run.data.tags
-            logged = run.info.run_id, tags.get("preceptor.curves", "")
-            self._runs[tags.get("preceptor.run", "")] = logged
-        self._open: dict[str, Rows] = {}  # logged epochs of running trainings
-        self._rest = 0.0
-        self._parent = self._runs.get("study", ("",))[0] or self._create("study", "study", {})
-        self._client.update_run(self._parent, "RUNNING")
-        where = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri == own else uri
-        tell(f"to look: {re.sub('(?<=://)[^/]*@', '', where)}")
-
-    def epoch(self, step: Step) -> None:
-        """Log new points of the curves, with pauses of twenty times the time of the last call."""
-        started = time.monotonic()
-        if step.id not in self._open or started >= self._rest:
-            self._log_curves(step)
-            now = time.monotonic()
-            self._rest = now + 20 * (now - started)
-
-    def finished(self, step: Step) -> None:
-        """Log the complete curves and the metrics of the selected epoch."""
-        folder = self._study.folder(step)
-        if self._runs.get(step.id, ("", ""))[1] == _digest(folder):
-            return
-        run, record = self._log_curves(step), RunRecord.read(folder)
-        counts = ("best_epoch", "seconds", "images_seen", "training_images", "guided_images")
-        kept = _kept(record) | {name: float(getattr(record, name)) for name in counts}
-        self._log(run, kept, record.best_epoch)
-        self._end(step.id, "FINISHED", curves=_digest(folder), device=record.device)
-
-    def failed(self, step: Step, reason: str) -> None:
-        """Log the available curves and the reason of the failure."""
-        self._log_curves(step)
-        self._end(step.id, "FAILED", failed=reason)
-
-    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
-        """Log the files of the study folder as artifacts."""
-        for name in [*report.files, "report.html"]:
-            path = report.folder / name
-            if not path.is_dir():
-                self._client.log_artifact(self._parent, str(path))
-            elif name != "best/":  # a model is large and is in the study folder already
-                self._client.log_artifacts(self._parent, str(path), name.rstrip("/"))
-        self._end("study", "FAILED" if failed else "FINISHED", failed=_failures(failed))
-
-    def close(self) -> None:
-        """Mark running trainings as interrupted."""
-        for identity in list(self._open):
-            self._end(identity, "KILLED")
-        if self._client.get_run(self._parent).info.status == "RUNNING":
-            self._end("study", "KILLED")
-
-    def _opened(self, uri: str) -> str:
-        """Id of the study's experiment, which is created if necessary."""
-        name = f"{self._out.name} {digest(str(self._out))[:8]}"
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            served = uri.startswith(("http:", "https:", "databricks", "uc:"))
-            artifacts = None if served else (self._out / "mlflow-artifacts").as_uri()
-            return str(self._client.create_experiment(name, artifacts))
-        return str(experiment.experiment_id)
-
-    def _create(self, identity: str, name: str, tags: dict[str, str]) -> str:
-        tags = {"preceptor.run": identity} | tags
-        run = str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        self._runs[identity] = run, ""
-        return run
-
-    def _log_curves(self, step: Step) -> str:
-        """Id of the run of a training, which has all points of its curves so far."""
-        rows, done = _curves(self._study.folder(step)), self._open.get(step.id)
-        if done is None or rows[: len(done)] != done:
-            if step.id in self._runs:
-                self._client.delete_run(self._runs[step.id][0])
-            run = self._create(step.id, step.name, {"mlflow.parentRunId": self._parent})
-            own = {key: str(value)[:6000] for key, value in _parameters(step, self._study).items()}
-            self._mlflow.log_params(own, run_id=run)
-            done = []
-        run = self._runs[step.id][0]
-        for row in rows[len(done) :]:
-            self._log(run, row, int(row["epoch"]))
-        self._open[step.id] = rows
-        return run
-
-    def _log(self, run: str, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log metrics, with names of the characters that MLflow allows."""
-        named = {re.sub(r"[^\w./ :-]", "_", key)[:250]: metrics[key] for key in metrics}
-        named.pop("epoch", None)
-        self._mlflow.log_metrics(named, epoch, run_id=run)
-
-    def _end(self, identity: str, status: str, **tags: str) -> None:
-        run = self._runs[identity][0]
-        for name, value in ({"failed": ""} | tags).items():
-            self._client.set_tag(run, f"preceptor.{name}", value[:5000])
-        self._client.set_terminated(run, status)
-        self._open.pop(identity, None)
-
-
-Tracker = TensorBoard | MLflow
 
 
 def _curves(folder: Path) -> Rows:

@@ -18,11 +18,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return annotated_folder(tmp_path_factory.mktemp("agreement") / "three <hands>")
 
 
-def test_the_command_names_who_disagrees(folder: Path) -> None:
+def test_the_command(folder: Path) -> None:
     printed = here("data", "agreement", folder).out
-    assert "bo disagrees with all others" in printed
-    people = pd.read_csv(folder / "agreement" / "people.csv", index_col="annotator")
-    assert people["disagrees_with_all"].to_dict() == {"ann": 0, "bo": 1, "cy": 0}
+    assert "ann – bo: 10 images, Dice " in printed
     pairs = pd.read_csv(folder / "agreement" / "pairs.csv")
     assert pairs["images"].tolist() == [10, 8, 8]
     images = pd.read_csv(folder / "agreement" / "images.csv")
@@ -47,7 +45,7 @@ def test_earlier_tables_are_replaced_and_another_folder_is_not(
     made = agreement_of(maps)
     for _ in range(2):
         write_agreement(maps, made, tmp_path / "out")
-    mine = {"mine.txt", "people.csv"}
+    mine = {"mine.txt", "pairs.csv"}
     (tmp_path / "other").mkdir()
     for name in mine:
         (tmp_path / "other" / name).touch()

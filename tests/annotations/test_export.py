@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,22 +13,21 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from preceptor import annotations as importers
-from preceptor.annotations import ImportOptions, read_labelstudio, write_import
+from preceptor.annotations import ImportOptions, write_import
 from preceptor.annotations.export import (
     FORMATS,
     ExportedImage,
     ExportOptions,
     file_of,
     manifest_images,
-    store_images,
     write_export,
 )
 from preceptor.data.geometry import content_pixels, render
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, ProblemsError
-from preceptor.maps.store import MapStore, StoreInfo, map_over_image, read_store, write_store
-from tests.annotations.trees import NAMES, annotated_folder, iou, marked_manifest, save_image
-from tests.commands import flags, here
+from preceptor.errors import ProblemsError
+from preceptor.maps.store import StoreInfo, map_over_image
+from tests.annotations.trees import NAMES, iou, marked_manifest, save_image
+from tests.commands import here
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -60,7 +57,6 @@ def test_weak_marks_are_exported_and_an_empty_map_is_none(tmp_path: Path) -> Non
     marks = ExportedImage(row, (4, 4), weak).mask(ExportOptions())
     np.testing.assert_array_equal(np.argwhere(marks), [[1, 1]])
     assert not ExportedImage(row, (4, 4), np.zeros_like(weak)).mask(ExportOptions()).any()
-    assert not ExportedImage(row, (4, 4), weak).mask(ExportOptions(model="mapper cells")).any()
 
 
 def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
@@ -104,10 +100,7 @@ def test_files_stay_in_the_folder(tmp_path: Path) -> None:
         (["coco", "manifest.csv", "--to", "no/out"], "there is no such folder"),
         (["coco", "manifest.csv", "--to", "out", "--positive", "dust"], "known: clean, crack"),
         (["coco", "manifest.csv", "--to", "out", "--threshold", "nan"], "value for '--threshold'"),
-        (["coco", "in", "--to", "out"], "neither a manifest nor a map store"),
-        (["coco", "manifest.csv", "--to", "out", "--manifest", "b.csv"], "belongs to a map store"),
         (["coco", "missing.csv", "--to", "out"], "there is no such file"),
-        (["coco", "no/store", "--to", "out", "--manifest", "b.csv"], "there is no such file"),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -123,19 +116,6 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], me
     assert outcome.code == 2
     assert message in outcome.err
     assert not (tmp_path / "out").exists()
-
-
-def test_the_paths_of_labelme_lead_to_the_images_from_behind_a_link(tmp_path: Path) -> None:
-    manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
-    (tmp_path / "far" / "away" / "big").mkdir(parents=True)
-    (tmp_path / "scratch").symlink_to(tmp_path / "far" / "away" / "big")
-    to = tmp_path / "scratch" / "out"
-    write_export("labelme", manifest_images(manifest), to, ExportOptions())
-    files = sorted(to.rglob("*.json"))
-    assert len(files) == len(NAMES)
-    for file in files:
-        image = file.parent / json.loads(file.read_text(encoding="utf-8"))["imagePath"]
-        assert image.samefile(tmp_path / "in" / file.relative_to(to).parent / image.name)
 
 
 def test_pycocotools_reads_the_same_masks(manifest: Path, tmp_path: Path) -> None:
@@ -160,7 +140,6 @@ FILES = {
     "masks": "masks",
     "coco": "annotations.json",
     "labelstudio": "tasks.json",
-    "labelme": ".",
     "cvat": "annotations.xml",
 }
 
@@ -258,75 +237,3 @@ def test_maps_are_normalized_except_probabilities_of_marks() -> None:
     assert map_over_image(grid, info("squash"), (64, 64)).max() == 1
     assert map_over_image(grid, info("squash", "cells"), (64, 64)).max() == np.float32(0.4)
     assert not map_over_image(np.full((2, 2), 0.7, np.float32), info("squash"), (5, 5)).any()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    folder = annotated_folder(tmp_path / "in", {"ann": (0, 0)}, images=3, size=(100, 80))
-    maps = np.zeros((2, 4, 4), np.float16)
-    maps[0, :2, 2:] = 1
-    maps[1, 2:, :2] = 1
-    paths = np.array(["images/0.png", "images/1.png"], object)
-    classes, scores = np.array([1, 0], np.int32), np.array([0.9, 0.6], np.float32)
-    write_store(folder / "store", MapStore(info("squash"), paths, maps, classes, scores))
-    return folder / "store"
-
-
-def test_a_store_becomes_predictions_of_label_studio(store: Path, tmp_path: Path) -> None:
-    outcome = here(
-        "data",
-        "export",
-        "labelstudio",
-        store,
-        *flags(manifest=store.parent / "manifest.csv", to=tmp_path / "out"),
-        *flags(positive="crack", threshold="0.5"),
-    )
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "2 images, 1 with marks" in outcome.out
-    first, second = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    assert "annotations" not in first
-    prediction = first["predictions"][0]
-    assert prediction["model_version"] == "teacher-1 cam"
-    assert prediction["score"] == pytest.approx(0.9)
-    value = prediction["result"][0]["value"]
-    across, down = zip(*value["points"], strict=True)  # corners are rounded
-    assert (min(across), max(across), min(down), max(down)) == (50, 100, 0, 50)
-    assert value["polygonlabels"] == ["crack"]
-    assert second["predictions"][0]["result"] == []
-    assert '<Label value="crack"/>' in (tmp_path / "out" / "labeling_config.xml").read_text()
-    read = {one.name: one for one in read_labelstudio(tmp_path / "out" / "tasks.json")}
-    assert [one.prediction for one in read["/data/local-files/?d=images/0.png"].annotations] == [
-        True
-    ]
-
-
-def test_maps_above_the_tolerance_are_left_out(tmp_path: Path) -> None:
-    """Four maps of RISE, of which one has settled."""
-    manifest = annotated_folder(tmp_path / "in", {"ann": (0, 0)}, images=4) / "manifest.csv"
-    noise = MapStore(
-        replace(info("squash", "rise"), settings={"tolerance": 0.05}),
-        np.array([f"images/{number}.png" for number in range(4)], object),
-        np.random.default_rng(0).random((4, 4, 4)).astype(np.float16),
-        np.array([0, 1, 0, 1], np.int32),
-        np.full(4, 0.5, np.float32),
-        error=np.array([0.01, 1, 1, 1], np.float32),
-    )
-    write_store(tmp_path / "store", noise)
-    images = list(store_images(noise, Manifest.read(manifest, need=())))
-    assert [one.pixels is not None for one in images] == [True, False, False, False]
-    run = ("data", "export", "masks", tmp_path / "store", "--manifest", manifest)
-    out = here(*run, "--to", tmp_path / "out").out
-    assert "4 images, 1 with marks" in out
-    assert "3 maps did not reach the tolerance and were left out" in out
-    out = here(*run, "--to", tmp_path / "one", "--positive", noise.info.classes[0]).out
-    assert "1 maps did not reach" in out
-
-
-def test_a_store_of_another_manifest_is_refused(store: Path, tmp_path: Path) -> None:
-    outcome = here("data", "export", "coco", store, "--to", tmp_path / "out")
-    assert outcome.code == 2
-    assert "name the manifest of its images by --manifest" in outcome.err
-    table = Manifest.read(store.parent / "manifest.csv", need=())
-    made = replace(read_store(store), paths=np.array(["images/0.png", "x.png"], object))
-    with pytest.raises(InputError, match="1 images of the map store are not in the manifest"):
-        next(store_images(made, table))

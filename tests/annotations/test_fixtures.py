@@ -146,11 +146,6 @@ def test_a_file_of_cvat() -> None:
     assert points.points.tolist() == [[150, 140], [160.5, 141]]
 
 
-def test_segmentations_of_voc() -> None:
-    found = images_of(read_voc(HERE / "datumaro" / "voc"))["scan a.jpg"]
-    assert (drawn(found, "rust") == disk() * 255).all()
-
-
 def test_a_mask_of_cvat() -> None:
     imported = read_cvat(HERE / "datumaro" / "cvat mask" / "default.xml")
     (mask,) = images_of(imported)["scan a.jpg"].annotations

@@ -53,13 +53,6 @@ def test_a_name_is_not_that_of_an_image_in_another_folder(
             files.find(name)
 
 
-@pytest.mark.parametrize("name", ["b.jpg", "set/b.jpg", "B.*"])
-def test_a_name_in_other_letters_is_told(name: str, tmp_path: Path) -> None:
-    save_image(tmp_path / "b.jpg").rename(tmp_path / "b.JPG")
-    with pytest.raises(LookupError, match=r"\(but b\.JPG, in other letters\); correct --images"):
-        ImageFiles(tmp_path).find(name)
-
-
 @pytest.mark.parametrize("name", ["../x/a.png", "..\\..\\x\\a.png", "..%2Fx/a.png", "./../x/a.png"])
 def test_an_annotation_file_may_lie_beside_the_folder_of_images(name: str, tmp_path: Path) -> None:
     for image in ("set/x/a.png", "set/y/a.png", "x/a.png"):

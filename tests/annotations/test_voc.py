@@ -1,13 +1,10 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from preceptor.annotations import read_voc
-from preceptor.annotations.masks import voc_color
 from preceptor.annotations.shapes import Box, Polygon
-from tests.annotations.trees import assert_import_refused, images_of, imported_maps, save_image
+from tests.annotations.trees import assert_import_refused, images_of
 
 
 def voc(*objects: str, name: str = "a.png", more: str = "", size: str = "40,30") -> str:
@@ -59,27 +56,6 @@ def test_polygons_of_objects(tmp_path: Path) -> None:
     (found,) = images_of(read_voc(tmp_path))["a.png"].annotations
     assert isinstance(found.shape, Polygon)
     assert found.shape.rings[0].tolist() == [[1, 2], [9, 2], [9, 8]]
-
-
-def test_segmentations_splits_and_void(tmp_path: Path) -> None:
-    save_image(tmp_path / "JPEGImages" / "1.2.840.jpg")
-    write(tmp_path, voc(box(name="person"), name="1.2.840"))  # a name without a suffix
-    values = np.zeros((30, 40), np.uint8)
-    values[2:8, 3:9] = 15
-    values[8:10] = 255
-    image = Image.fromarray(values, "P")
-    image.putpalette([channel for value in range(256) for channel in voc_color(value)])
-    (tmp_path / "SegmentationClass").mkdir()
-    image.save(tmp_path / "SegmentationClass" / "a.png")
-    sets = tmp_path / "ImageSets" / "Segmentation"
-    sets.mkdir(parents=True)
-    (sets / "val.txt").write_text("a\n", encoding="utf-8-sig")
-    imported = read_voc(tmp_path)
-    (one,) = imported
-    assert one.split == "val"
-    assert [shape.label for shape in one.annotations] == ["person"]
-    _, maps = imported_maps(imported, tmp_path / "JPEGImages", tmp_path / "out")
-    assert (maps["1.2.840.jpg"] == np.where(values == 15, 255, 0)).all()
 
 
 def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) -> None:

@@ -202,9 +202,10 @@ def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
 
 def test_a_table_decides_on_several_classes_of_an_image(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "a.png")
-    path = tmp_path / "gaze.csv"
-    path.write_text("image,x,y,label\na.png,1,1,fake\na.png,2,2,blurred\n")
-    command = ["data", "import", "fixations", path, "--images", tmp_path / "images", "--sigma", 3]
+    path = tmp_path / "a.json"
+    flags = {"fake": True, "blurred": True}
+    path.write_text(json.dumps({"imagePath": "a.png", "shapes": [], "flags": flags}))
+    command = ["data", "import", "labelme", path, "--images", tmp_path / "images"]
     refused = here(*command, "--to", tmp_path / "x")
     assert_refused(refused, ["gives it 2 classes ('blurred', 'fake')", "--labels"], problems=1)
     labels = tmp_path / "labels.csv"

@@ -116,13 +116,12 @@ def test_splits_of_the_manifest_are_replaced_whatever_they_are(data: Path, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["coco", "a.json", "--sigma", "3"], "--sigma belongs to fixations; leave it out"),
+        (["coco", "a.json", "--join", "test"], "--join belongs to und; leave it out"),
         (["folders", "a", "--mask-label", "x"], "--mask-label belongs to masks; leave it out"),
         (["und", "a.csv", "--labels", "l.csv"], "--labels is of the other formats; leave it out"),
         (["und", "a.csv"], "add --images and --heatmaps"),
-        (["fixations", "a.csv"], "add --images and --sigma"),
         (["masks", "a"], "add --images"),
-        (["xml", "a"], "choose one of coco, cvat, fixations, folders, labelme, labelstudio, masks"),
+        (["xml", "a"], "choose one of coco, cvat, folders, labelme, labelstudio, masks"),
         (["voc", "a", "b"], "2 sources are given; this format has one file or folder"),
     ],
 )

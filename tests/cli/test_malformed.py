@@ -204,12 +204,12 @@ def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_
     model.mkdir()
     (model / "model.json").write_text("{}")
     und = [nowhere, *flags(images=nowhere, heatmaps=nowhere)]
-    table, tables = ".csv, .parquet, .pq", ".csv, .jsonl, .ndjson, .parquet, .pq"
+    table = ".csv, .parquet, .pq"
     for arguments, option, name, known in [
         (["data", "split", nowhere], "--to", "x.txt", table),
         (["data", "split", nowhere], "--to", "x", table),
         (["data", "import", "und", *und], "--to", "x.tsv", table),
-        (["predict", nowhere, nowhere], "--out", "x.xlsx", tables),
+        (["predict", nowhere, nowhere], "--out", "x.xlsx", table),
         (["evaluate", nowhere, nowhere], "--out", "x.csv", ".parquet, .pq"),
         (["export", model], "--out", "x.bin", ".onnx"),
         (["study", "init", nowhere], "--to", "x.csv", ".yaml, .yml"),

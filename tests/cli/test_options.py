@@ -17,7 +17,6 @@ from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import CamClass, Precision, Training
-from preceptor.deploy import calibrate
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.errors import InputError
 from preceptor.execution import local
@@ -30,7 +29,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.Engine == local.Engine
     assert options.StampPlace == StampPlace
     assert options.MapFiles == MapFiles
-    assert options.CalibrationMethod == calibrate.Method
     assert options.LabelOrder == db.Order
     assert options.Precision == Precision
     assert options.CamClass == CamClass

@@ -133,13 +133,6 @@ def test_remote_images_are_exported(local: Path, remote: Path, tmp_path: Path, f
             )
 
 
-def test_labelme_is_refused(remote: Path, tmp_path: Path) -> None:
-    found = here("data", "export", "labelme", remote, "--to", tmp_path / "out")
-    assert_refused(found, ["LabelMe opens local files only; copy the images, or export"])
-    assert SECRET not in found.err
-    assert not (tmp_path / "out").exists()
-
-
 def test_label_is_refused(remote: Path, local: Path, server: FaultServer) -> None:
     found = here("label", remote)
     assert_refused(

@@ -10,39 +10,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import log_softmax, logit, softmax
+from scipy.special import log_softmax, softmax
 
 import preceptor
-from preceptor.deploy.calibrate import apply, fit_calibration
+from preceptor.deploy.calibrate import fit_calibration
 from preceptor.deploy.network import find_calibration, steps_at
 from preceptor.deploy.prediction import Calibration
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from preceptor.utils.results import write_checksums
-from tests.calibrated import TEMPERATURE, Calibrated
+from tests.calibrated import TEMPERATURE, Calibrated, calibrated_array
 from tests.commands import assert_refused, here
 from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder
-
-ISOTONIC = Calibration(
-    "isotonic", knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()), values=(0.0, 0.2, 0.7, 1.0)
-)
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(2, 1), (2, 0), (2, None), (4, None)])
 def test_temperature_scaling_is_that_of_logits(classes: int, positive: int | None) -> None:
     logits = np.random.default_rng(0).normal(size=(50, classes)) * 9
     given = softmax(logits, axis=1).astype(np.float32)
-    found = apply(Calibration("temperature", 2.5), given, positive)
+    found = calibrated_array(given, 2.5, positive)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, softmax(log_softmax(logits, 1) / 2.5, axis=1), atol=2e-6)
 
 
-CALIBRATIONS = [*(Calibration("temperature", one) for one in (0.05, 0.3, 2.5, 20.0)), ISOTONIC]
-
-
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_decisions_are_those_of_the_uncalibrated_score(calibration: Calibration) -> None:
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 2.5, 20.0])
+def test_decisions_are_those_of_the_uncalibrated_score(temperature: float) -> None:
     """Also for scores that are a threshold, and for their neighbors, printed or not."""
     drawn = np.random.default_rng(0).uniform(-40, 40, (60, 3))
     logits = np.concatenate([drawn, drawn / 10]).astype(np.float32)
@@ -60,9 +53,12 @@ def test_decisions_are_those_of_the_uncalibrated_score(calibration: Calibration)
     for _ in range(40):
         some = generator.choice(scores, 3).astype(np.float64)
         raw = {"eer": some[0], "a": some[1], "b": some[2], "c": np.nextafter(some[2], 0)}
-        steps = {step.threshold: step.calibrated for step in steps_at(calibration, raw.values())}
+        steps = {
+            step.threshold: step.calibrated
+            for step in steps_at(Calibration(temperature), raw.values())
+        }
         known = {rule: steps[value] for rule, value in raw.items()}
-        found = apply(calibration, shares, 1, raw.values())[:, 1]
+        found = calibrated_array(shares, temperature, 1, raw.values())[:, 1]
         printed = np.array([float(str(value)) for value in found])
         for rule, threshold in raw.items():
             expected = shares[:, 1].astype(np.float64) >= threshold
@@ -71,12 +67,12 @@ def test_decisions_are_those_of_the_uncalibrated_score(calibration: Calibration)
 
 
 def test_thresholds_beyond_all_scores_are_no_steps() -> None:
-    assert steps_at(Calibration("temperature", 2.0), [1.7, -0.2]) == []
+    assert steps_at(Calibration(2.0), [1.7, -0.2]) == []
 
 
 def test_the_other_classes_keep_their_ratios() -> None:
     given = np.array([[0.1, 0.3, 0.6], [0.0, 1.0, 0.0]], np.float32)
-    found = apply(ISOTONIC, given, 1)
+    found = calibrated_array(given, 3.0, 1)
     assert found[0, 0] / found[0, 2] == pytest.approx(1 / 6, rel=1e-5)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
     assert np.isfinite(found).all()
@@ -89,7 +85,7 @@ def test_an_overconfident_model_has_a_temperature() -> None:
     labels = (generator.random(400) < 1 / (1 + np.exp(-odds))).astype(np.int64)
     sure = 1 / (1 + np.exp(-64 * odds))
     given = np.stack([1 - sure, sure], 1).astype(np.float32)
-    assert 30 < fit_calibration(given, labels, 1, "temperature").temperature < 200
+    assert 30 < fit_calibration(given, labels, 1).temperature < 200
 
 
 def test_scores_that_say_nothing_have_none() -> None:
@@ -97,7 +93,7 @@ def test_scores_that_say_nothing_have_none() -> None:
     score = generator.random(400).astype(np.float32)
     labels = (generator.random(400) < 1 - score).astype(np.int64)
     with pytest.raises(InputError, match="the scores say nothing"):
-        fit_calibration(np.stack([1 - score, score], 1), labels, 1, "temperature")
+        fit_calibration(np.stack([1 - score, score], 1), labels, 1)
 
 
 def images_of(calibrated: Calibrated, split: str) -> list[Path]:
@@ -106,7 +102,7 @@ def images_of(calibrated: Calibrated, split: str) -> list[Path]:
 
 
 def test_the_temperature_of_the_labels_is_found(calibrated: Calibrated) -> None:
-    calibration = find_calibration(calibrated.folder, True)
+    calibration = find_calibration(calibrated.folder)
     assert calibration is not None
     assert calibration.temperature == pytest.approx(TEMPERATURE, rel=0.35)
     assert "Temperature scaling, T = 2." in calibrated.printed
@@ -123,27 +119,15 @@ def test_the_model_itself_is_unchanged(calibrated: Calibrated) -> None:
     assert load_model(calibrated.folder).spec == load_model(calibrated.model).spec
 
 
-@pytest.fixture(scope="module")
-def isotonic(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with isotonic regression."""
-    out = tmp_path_factory.mktemp("isotonic") / "best"
-    where = ("--out", out, "--device", "cpu", "--method", "isotonic")
-    found = here("calibrate", calibrated.model, calibrated.manifest, *where)
-    assert "Centered isotonic regression with" in found.out
-    return out
-
-
 @pytest.mark.parametrize("threshold", ["eer", "fdr5%", "fdr1%"])
-@pytest.mark.parametrize("method", ["temperature", "isotonic"])
-def test_scores_change_and_decisions_do_not(
-    calibrated: Calibrated, isotonic: Path, method: str, threshold: str
-) -> None:
-    folder = isotonic if method == "isotonic" else calibrated.folder
+def test_scores_change_and_decisions_do_not(calibrated: Calibrated, threshold: str) -> None:
     images = images_of(calibrated, "test")
     plain = preceptor.load(calibrated.model, device="cpu", batch_size=64, threshold=threshold)(
         images
     )
-    ours = preceptor.load(folder, device="cpu", batch_size=64, threshold=threshold)(images)
+    ours = preceptor.load(calibrated.folder, device="cpu", batch_size=64, threshold=threshold)(
+        images
+    )
     assert plain.decision == ours.decision
     assert len(set(plain.decision)) == 2
     assert (np.argsort(plain.score) == np.argsort(ours.score)).all()
@@ -156,8 +140,6 @@ def test_models_without_a_positive_class(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model", "test_resnet", classes=("a", "b", "c"), positive=None)
     manifest = drawn_labels(tmp_path / "data", model, 2.0, {"train": 20, "val": 60})
     where = ("--out", tmp_path / "out", "--device", "cpu")
-    refused = ("isotonic regression is of the score, and the model has no positive class",)
-    assert_refused(here("calibrate", model, manifest, *where, "--method", "isotonic"), refused)
     here("calibrate", model, manifest, *where)
     found = preceptor.load(tmp_path / "out", device="cpu", batch_size=64)(
         np.zeros((9, 9, 3), np.uint8)
@@ -201,7 +183,7 @@ def test_a_changed_removed_or_added_calibration_is_refused(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("temperature", 0), ("temperature", "2"), ("kind", "beta"), ("knots", [0.2]), ("other", 3)],
+    [("temperature", 0), ("temperature", "2"), ("other", 3)],
 )
 def test_an_invalid_calibration_is_one_line(
     calibrated: Calibrated, tmp_path: Path, key: str, value: object

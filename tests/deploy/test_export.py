@@ -31,7 +31,6 @@ from preceptor.deploy.export import (
 )
 from preceptor.deploy.prediction import decide
 from preceptor.errors import InputError
-from preceptor.label.proposals import open_maps
 from preceptor.models.build import load_model
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, model_folder, onnx_file
@@ -167,13 +166,6 @@ def test_the_file_is_valid_onnx() -> None:
     import onnx
 
     onnx.checker.check_model(onnx.load(onnx_file().path), full_check=True)
-
-
-def test_a_file_without_maps_gives_no_proposals(tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
-    assert here("export", model_folder("two"), "--out", out, "--no-map").code == 0
-    with pytest.raises(InputError, match="no positive class with maps"):
-        open_maps(out, tmp_path, ["a.png"])
 
 
 def test_without_a_map_and_a_manifest(tmp_path: Path) -> None:

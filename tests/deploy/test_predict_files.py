@@ -1,9 +1,8 @@
-"""`preceptor predict`: its tables and maps, bad images, and what a killed command leaves."""
+"""`preceptor predict`: its tables and maps, bad images, and its errors."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 from pathlib import Path
@@ -20,7 +19,6 @@ from preceptor.deploy.image_list import ImageList, ListedImage
 from preceptor.deploy.predict_files import predict_files
 from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
-from preceptor.utils.files import locked
 from tests.commands import assert_refused, here
 from tests.image_files import ImageFiles
 from tests.small_files import files_up_to
@@ -34,19 +32,11 @@ def read(file: Path) -> list[dict[str, Any]]:
         with file.open(newline="", encoding="utf-8") as stream:
             return [{key: cell or None for key, cell in row.items()}
                     for row in csv.DictReader(stream)]  # fmt: skip
-    if file.suffix == ".parquet":
-        table = pd.read_parquet(file)
-        return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        scores = {f"score_{name}": value for name, value in row.pop("probabilities", {}).items()}
-        empty = dict.fromkeys(("path", "decision", "score", "score_real", "score_fake", "error"))
-        rows.append(empty | row | scores)
-    return rows
+    table = pd.read_parquet(file)
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables_of_all_formats(
     models: dict[str, Path], image_files: ImageFiles, folder: Path, suffix: str
 ) -> None:
@@ -76,7 +66,7 @@ def test_tables_of_all_formats(
                 assert np.float32(row[key]) == np.float32(value)
     count = sum(row["decision"] == "fake" for row in rows)
     assert f"(real {len(good) - count}, fake {count})" in done.out
-    assert not (folder / f".found{suffix}.partial").exists()
+    assert not list(folder.glob(".found*"))
 
 
 def test_without_an_output_the_table_is_printed(models: dict[str, Path], folder: Path) -> None:
@@ -153,7 +143,6 @@ def test_requests_that_cannot_be_met(
     (folder / "b-maps").mkdir()
     assert_refused(here("predict", models["plain"], *arguments, "--device", "cpu"), [expected])
     assert not (folder / "a.csv").exists()
-    assert not (folder / ".a.csv.partial").exists()  # the corrected command is not refused
 
 
 def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder: Path) -> None:
@@ -167,20 +156,10 @@ def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder:
     assert not (folder / "found-maps").exists()
 
 
-def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], folder: Path) -> None:
-    (folder / ".a.csv.partial").mkdir()
-    with locked(folder / ".a.csv.partial" / "lock"):
-        done = here("predict", models["plain"], "scans", "--out", folder / "a.csv", *DEVICE)
-    assert done.code == 1
-    assert (
-        done.err == f"error: {folder / 'a.csv'}: another process writes it; choose another name\n"
-    )
-
-
 def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:
     name = os.fsdecode(b"scans/\xff,\r.png")
     shutil.copy(folder / "scans" / "b color.png", name)
-    for suffix in (".csv", ".parquet", ".jsonl"):
+    for suffix in (".csv", ".parquet"):
         out = folder / f"found{suffix}"
         done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
         assert done.code == 0, done
@@ -188,18 +167,13 @@ def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path)
         shutil.rmtree(folder / "found-maps")
 
 
-def test_a_full_disk_names_the_folder_of_the_unfinished_output(
-    models: dict[str, Path], folder: Path
-) -> None:
+def test_a_full_disk_names_the_output(models: dict[str, Path], folder: Path) -> None:
     predictor = preceptor.load(models["plain"], device="cpu", batch_size=4)
     images = 100 * [ListedImage.at("scans/b color.png")]
     out = folder / "a.csv"
-
-    def write() -> None:
-        predict_files(predictor, images, out, model="", settings=None)
-
     with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
-        write()
-    assert caught.value.filename == str(folder / ".a.csv.partial")
-    write()
+        predict_files(predictor, images, out)
+    assert caught.value.filename == str(out)
+    assert not list(folder.glob("*a.csv*"))
+    predict_files(predictor, images, out)
     assert len(read(out)) == 100

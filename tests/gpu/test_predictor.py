@@ -84,15 +84,3 @@ def test_auto_takes_the_device(device: torch.device, tmp_path: Path) -> None:
     assert find_device("auto").type == device.type
     with pytest.raises(InputError, match=r"this machine has \d+ GPUs"):
         preceptor.load(write_model_folders(tmp_path, "plain")["plain"], device="cuda:99")
-
-
-def test_an_exported_file_on_the_gpu(card: torch.device, images: list[NDArray[np.uint8]]) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this ONNX Runtime has no GPU support (onnxruntime-gpu)")
-    from tests.exported_files import onnx_file
-
-    expected = preceptor.load(onnx_file().path, device="cpu")(images)
-    found = preceptor.load(onnx_file().path, device="cuda")(images)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)

@@ -11,7 +11,7 @@ import pytest
 
 from preceptor.report.methods import methods
 from preceptor.report.write import write_results
-from preceptor.results import read
+from preceptor.results.tables import RUNS, read_table
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
 from tests.datasets import SPLITS, squares
@@ -97,7 +97,7 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert set(summary["answers"]) == {"RQ1", "RQ2", "RQ3"}
-    runs = read(whole).runs
+    runs = read_table(whole / "runs.csv", RUNS)
     assert len(runs) == len(finished.members)
     assert set(runs["guidance"]) == {""}  # the way of guiding, not the term of the loss
     assert (runs.loc[runs["role"] == "student", "guidance_term"] > 0).all()

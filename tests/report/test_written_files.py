@@ -11,7 +11,7 @@ import pytest
 from preceptor.config.files import parse_config
 from preceptor.models.build import build_model, check_model_files, load_model, save_model
 from preceptor.report.write import WrittenReport, write_results
-from preceptor.results import read
+from preceptor.results.tables import BUDGET, read_table
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import read_study
@@ -70,7 +70,7 @@ def test_nothing_of_an_earlier_config_is_left(data: Path, tmp_path: Path) -> Non
     plain, best = small(data / "a"), tmp_path / "best"
     _, before = reported(plain.model_copy(update={"budget": (4, 8)}), data, tmp_path)
     assert "budget.csv" in before.files
-    assert len(read(tmp_path).budget)
+    assert len(read_table(tmp_path / "budget.csv", BUDGET))
 
     # The models of one domain and of several are never together.
     files = names(best)
@@ -81,7 +81,7 @@ def test_nothing_of_an_earlier_config_is_left(data: Path, tmp_path: Path) -> Non
     assert names(best) == files
     assert set(before.files) - set(single.files) == {"budget.csv"}
     assert set(several.files) - set(single.files) == {"domains.csv"}
-    assert not len(read(tmp_path).budget)
+    assert not (tmp_path / "budget.csv").exists()
     assert "budget.csv" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     kept = {name: (best / name).read_bytes() for name in files}
 

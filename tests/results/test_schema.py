@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from preceptor.results.tables import CSV_FILES, TABLE, Schema
+from preceptor.errors import InputError
+from preceptor.results.tables import CSV_FILES, MEANINGS, TABLE, Schema, read_table
 
 SMALL = Schema(
     ("set", "seed", "value", "by_seed", "run"),
@@ -72,3 +74,25 @@ def test_a_table_without_rows_has_its_columns_in_memory_and_in_its_file(name: st
     assert list(pd.read_csv(io.StringIO(schema.csv(table))).columns) == list(schema.columns)
     assert set(schema.order) <= set(schema.columns)
     assert table.dtypes.equals(schema.empty().dtypes)
+
+
+def test_every_column_has_a_meaning() -> None:
+    columns = {name for schema in CSV_FILES.values() for name in schema.columns}
+    assert columns == set(MEANINGS)
+
+
+def test_text_that_looks_like_a_missing_number_is_text(tmp_path: Path) -> None:
+    """A source NA, as of North America, must not become that of the whole set, which is empty."""
+    names = ["NA", "None", "nan", "null", "N/A", ""]
+    lines = [f"d,student,b,{name},,{name},,0.5,0.5 0.25" for name in names]
+    head = "domain,role,backbone,guidance,seed,source,auc,auc_a,by_seed"
+    (tmp_path / "results.csv").write_text("\n".join([head, *lines]) + "\n")
+    table = read_table(tmp_path / "results.csv", CSV_FILES["results.csv"])
+    assert table["source"].tolist() == table["guidance"].tolist() == names
+    assert table["auc"].isna().all()
+    assert table["auc_a"].tolist() == [0.5] * 6
+    assert table["by_seed"].iloc[0] == (0.5, 0.25)
+    assert read_table(tmp_path / "runs.csv", CSV_FILES["runs.csv"]).empty
+    (tmp_path / "results.csv").write_text("seed,auc\nx,y\n")
+    with pytest.raises(InputError, match="cannot be read as a table of results"):
+        read_table(tmp_path / "results.csv", CSV_FILES["results.csv"])

@@ -100,21 +100,6 @@ def test_a_file_system_without_hard_links_is_told(
     assert left(tmp_path / "study") == []
 
 
-def test_a_link_that_was_made_and_is_asked_for_again_is_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = os.link
-
-    def repeated(source: Path, target: Path) -> None:  # as NFS does if its answer is lost
-        link(source, target)
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", repeated)
-    with lease(tmp_path / "run", wait=0.0) as held:
-        held.check()
-    assert left(tmp_path / "run") == []
-
-
 def test_another_process_is_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with holding(folder) as process:

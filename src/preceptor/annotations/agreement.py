@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from preceptor.annotations.shapes import Pixels
 from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS, map_name
@@ -27,9 +25,6 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, one_line, without_secrets
 from preceptor.utils.files import replacing
 from preceptor.utils.text import Progress
-
-GAP = 0.05
-"""Smallest difference of the mean Dice that counts as disagreement, for any number of images."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +101,12 @@ def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of all annotators. Means are over images, and over pairs, where they are defined.
+    """Agreement of all annotators, where it is defined.
 
-    Columns of people: annotator, images, shared (images that somebody else looked at too), dice,
-    iou, correlation (with the others), dice_among_others, difference (mean over images of the Dice
-    of the pairs without this person minus the pairs with), difference_low (lower end of its t
-    interval), area_ratio (median of the marked area to the mean of the others'),
-    disagrees_with_all; of pairs: a, b, images, both_empty, dice, iou,
-    correlation; of images: file, dice, iou, correlation, all_empty; the least agreement first.
+    Columns of pairs: a, b, images, both_empty, dice, iou, correlation (means over images); of
+    images: file, dice, iou, correlation (means over pairs), all_empty; the least agreement first.
     """
 
-    people: pd.DataFrame
     pairs: pd.DataFrame
     images: pd.DataFrame
 
@@ -143,10 +133,7 @@ def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) ->
 def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
     """Agreement on files, each with the map of each person who looked at it, all of one shape."""
     rows: list[tuple[object, ...]] = []
-    areas: dict[str, list[float]] = {}
-    seen: Counter[str] = Counter()
     for file, maps in images:
-        seen.update(list(maps))  # the names: a mapping would add its values
         marked = {person: pixels >= 128 for person, pixels in maps.items()}
         sizes = {person: int(mask.sum()) for person, mask in marked.items()}
         for a, b in combinations(sorted(maps), 2):
@@ -154,10 +141,6 @@ def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
             dice = 2 * both / total if total else math.nan
             iou = both / (total - both) if total else math.nan
             rows.append((file, a, b, dice, iou, pearson(maps[a], maps[b]), not total))
-        for person, size in sizes.items():
-            rest = [other for name, other in sizes.items() if name != person]
-            if sum(rest):
-                areas.setdefault(person, []).append(size * len(rest) / sum(rest))
     names = ["file", "a", "b", "dice", "iou", "correlation", "empty"]
     table = pd.DataFrame(rows, columns=names)
     means = {name: (name, "mean") for name in ("dice", "iou", "correlation")}
@@ -167,40 +150,7 @@ def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
     by_file = table.groupby("file").agg(**means, all_empty=("empty", "all")).reset_index()
     by_file = by_file.sort_values(["dice", "correlation", "file"], ignore_index=True)
     by_file["all_empty"] = by_file["all_empty"].astype(int)
-    pairs = pairs.reset_index()
-    people = [_person(name, table, pairs, areas.get(name, []), seen) for name in sorted(seen)]
-    return Agreement(pd.DataFrame(people), pairs, by_file)
-
-
-def _person(
-    name: str, table: pd.DataFrame, pairs: pd.DataFrame, areas: Sequence[float], seen: Counter[str]
-) -> dict[str, object]:
-    """Row of one annotator."""
-    with_me = (table["a"] == name) | (table["b"] == name)
-    mine = (pairs["a"] == name) | (pairs["b"] == name)
-    by_image = [table[of].groupby("file")["dice"].mean() for of in (~with_me, with_me)]
-    gaps = (by_image[0] - by_image[1]).dropna().to_numpy(np.float64)
-    low = math.nan
-    if len(gaps) >= 5:
-        # One of three equal annotators always has the two lower pairs: the level of 95 % is for
-        # all of them together (Bonferroni).
-        spread = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
-        low = float(gaps.mean() - stats.t.ppf(1 - 0.025 / len(seen), len(gaps) - 1) * spread)
-    gap = sum(gaps.tolist()) / len(gaps) if len(gaps) else math.nan
-    own, others = pairs.loc[mine, "dice"], pairs.loc[~mine, "dice"]
-    return {
-        "annotator": name,
-        "images": seen[name],
-        "shared": table.loc[with_me, "file"].nunique(),
-        "dice": own.mean(),
-        "iou": pairs.loc[mine, "iou"].mean(),
-        "correlation": pairs.loc[mine, "correlation"].mean(),
-        "dice_among_others": others.mean(),
-        "difference": gap,
-        "difference_low": low,
-        "area_ratio": float(np.median(areas)) if areas else math.nan,
-        "disagrees_with_all": int(own.max() < others.min() and low > 0 and gap >= GAP),
-    }
+    return Agreement(pairs.reset_index(), by_file)
 
 
 def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
@@ -212,14 +162,14 @@ def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     return min(1.0, max(-1.0, float(x @ y) / norm)) if norm > 1e-12 else math.nan
 
 
-PEOPLE, PAIRS, IMAGES = "people.csv", "pairs.csv", "images.csv"
+PAIRS, IMAGES = "pairs.csv", "images.csv"
 
 
 def write_agreement(maps: AnnotatorMaps, agreement: Agreement, to: Path) -> None:
     """Write the tables to a folder, which appears when it is complete."""
     to = to.absolute()
-    known = {PEOPLE, PAIRS, IMAGES}
-    if to.exists() and not (to.is_dir() and {one.name for one in to.iterdir()} <= known):
+    present = {one.name for one in to.iterdir()} if to.is_dir() else {""}
+    if to.exists() and not present <= {PAIRS, IMAGES}:
         raise InputError(f"{to} exists already and is no result of data agreement; choose another")
     if not to.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")
@@ -230,5 +180,5 @@ def write_agreement(maps: AnnotatorMaps, agreement: Agreement, to: Path) -> None
     images["name"] = [without_secrets(name) for name in names]
     with replacing(to) as partial:
         partial.mkdir()
-        for name, frame in ((PEOPLE, agreement.people), (PAIRS, agreement.pairs), (IMAGES, images)):
+        for name, frame in ((PAIRS, agreement.pairs), (IMAGES, images)):
             frame.to_csv(partial / name, index=False, float_format="%.6g")

@@ -1,4 +1,4 @@
-"""Maps of a manifest or of a map store as annotations of another tool."""
+"""Human maps of a manifest as annotations of another tool."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import unique_name
 from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import is_url
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
-from preceptor.maps.store import MapStore, map_over_image
-from preceptor.utils.files import new_folder, relative_path, replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 
@@ -43,7 +41,6 @@ class ExportOptions:
     # Value from 0 to 1 from which on a pixel is inside, of human maps the share of the largest
     # value; None = 0.5, and gray levels in `masks`.
     threshold: float | None = None
-    model: str = ""  # that made the shapes, which are then predictions; "" = people
     image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
 
 
@@ -62,7 +59,6 @@ class ExportedImage:
     row: pd.Series  # of the manifest
     size: tuple[int, int]  # width and height of the upright image
     pixels: NDArray[np.float32] | None = None  # (height, width) from 0 to 1; None = nothing marked
-    score: float | None = None  # of a model
     marked: str = ""  # class of the shapes; "" = the label of the image
 
     @property
@@ -80,8 +76,8 @@ class ExportedImage:
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
         cut = 0.5 if options.threshold is None else options.threshold
-        largest = 1.0 if options.model else self.pixels.max()  # people also mark in weak gray
-        return (self.pixels >= cut * largest) & (self.pixels > 0)
+        level = cut * float(self.pixels.max())  # people also mark in weak gray
+        return (self.pixels >= level) & (self.pixels > 0)
 
     def regions(self, options: ExportOptions) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
@@ -121,45 +117,6 @@ def manifest_images(
 
     table = manifest.table if every else manifest.table[manifest.annotated_mask]
     yield from _without_problems(table, read, manifest, progress)
-
-
-def store_images(
-    store: MapStore,
-    manifest: Manifest,
-    *,
-    positive: Iterable[str] = (),
-    progress: Progress | None = None,
-) -> Iterator[ExportedImage]:
-    """Images of a map store, in the order of the manifest, by the class of the map.
-
-    Nothing is marked in images whose map has an error above the tolerance (`MapStore.settled`):
-    min-max normalization would make full-strength marks of its noise.
-    """
-    classes, wanted = store.info.classes, set(positive)
-    _check_classes(wanted, classes, "the Teacher has no such class")
-    rows = {str(path): row for row, path in enumerate(store.paths)}
-    names, settled = manifest.table["name"], store.settled
-    if missing := sorted(set(rows) - set(names)):
-        what = f"{len(missing):,} images of the map store are not in the manifest ({missing[0]}, …)"
-        raise InputError(f"{what}; name the manifest whose maps were made")
-
-    def read(row: pd.Series) -> ExportedImage:
-        number = rows[str(row["name"])]
-        size, label = image_size(str(row["path"])), classes[int(store.classes[number])]
-        pixels = None
-        if settled[number] and (not wanted or label in wanted):
-            grid = np.asarray(store.maps[number], np.float32)
-            pixels = map_over_image(grid, store.info, size)
-        return ExportedImage(row, size, pixels, float(store.scores[number]), label)
-
-    yield from _without_problems(manifest.table[names.isin(rows)], read, manifest, progress)
-
-
-def unsettled(store: MapStore, positive: Iterable[str] = ()) -> int:
-    """Number of maps that `store_images` leaves out, since their error is above the tolerance."""
-    names = np.array(store.info.classes, object)[store.classes]
-    wanted = set(positive) or set(store.info.classes)
-    return sum(name in wanted for name in names[~store.settled])
 
 
 def _check_classes(wanted: set[str], classes: Iterable[str], what: str) -> None:
@@ -213,12 +170,11 @@ def write_export(
             raise InputError("there is no image to export; annotate some, or add --all")
         table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
         table = table.rename(columns={"name": "path"})
-        table["annotated"] = np.where(table["annotated"] & (not options.model), "1", "")
+        table["annotated"] = np.where(table["annotated"], "1", "")
         # In COCO and CVAT an image without shapes may be unseen.
         told = name not in ("coco", "cvat") and table["annotated"].all()
-        every = told or bool(options.model)
         usual = [name for name in table if (table[name].isna() | table[name].isin(["", 1.0])).all()]
-        unneeded = {*usual, *(["annotated"] if every else [])}
+        unneeded = {*usual, *(["annotated"] if told else [])}
         table.drop(columns=list(unneeded)).to_csv(folder / "labels.csv", index=False)
     return len(rows), marked
 
@@ -241,7 +197,7 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportO
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
-        if not (image.row["annotated"] or options.model):
+        if not image.row["annotated"]:
             continue  # an empty mask says that somebody examined the image
         if options.threshold is not None or image.pixels is None:
             pixels = image.mask(options).astype(np.uint8) * 255
@@ -249,10 +205,6 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportO
             pixels = np.rint(image.pixels * 255).astype(np.uint8)
         path = file_of(image.name, ".png", folder / "masks", taken)
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
-
-
-def _score(image: ExportedImage) -> dict[str, float]:
-    return {} if image.score is None else {"score": round(image.score, 6)}
 
 
 def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
@@ -273,9 +225,9 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
                 "bbox": region.box,
                 "iscrowd": 0,
             }
-            shapes.append(shape | _score(image))
+            shapes.append(shape)
     content = {
-        "info": {"description": options.model or "preceptor"},
+        "info": {"description": "preceptor"},
         "images": listed,
         "annotations": shapes,
         "categories": [{"id": number, "name": name} for name, number in classes.items()],
@@ -310,11 +262,9 @@ def _write_labelstudio(
             }
             for place, region in enumerate(image.regions(options), 1)
         ]
-        made = {"result": result} | ({"model_version": options.model} if options.model else {})
-        kind = "predictions" if options.model else "annotations"
         data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-        listed = [made | _score(image)] if image.row["annotated"] or options.model else []
-        tasks.append({"data": data, kind: listed})
+        listed = [{"result": result}] if image.row["annotated"] else []
+        tasks.append({"data": data, "annotations": listed})
     (folder / "tasks.json").write_text(strict_json(tasks, indent=None) + "\n", encoding="utf-8")
     inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
     config = (
@@ -324,41 +274,8 @@ def _write_labelstudio(
     (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
 
 
-def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `NAME.json` for each image; the class of the image is a flag that is set."""
-    taken: set[str] = set()
-    for image in images:
-        if not (image.row["annotated"] or options.model):
-            continue  # a file without shapes says that somebody examined the image
-        source = str(image.row["path"])
-        if is_url(source):
-            what = "LabelMe opens local files only; copy the images, or export to another format"
-            raise InputError(f"{source}: {what}")
-        path = file_of(image.name, ".json", folder, taken)
-        try:
-            relative = relative_path(source, path.parent)
-        except ValueError:  # on another drive
-            relative = source
-        common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
-        common["description"] = options.model
-        content = {
-            "version": "5.5.0",  # of LabelMe, whose format this is
-            "flags": {str(image.row["label"]): True},
-            "shapes": [
-                common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
-                for region in image.regions(options)
-            ],
-            "imagePath": Path(relative).as_posix(),
-            "imageData": None,
-            "imageHeight": image.size[1],
-            "imageWidth": image.size[0],
-        }
-        path.write_text(strict_json(content) + "\n", encoding="utf-8")
-
-
 def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `annotations.xml` of CVAT 1.1; shapes of a model have `source="auto"`."""
-    source = "auto" if options.model else "manual"
+    """Write `annotations.xml` of CVAT 1.1."""
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
@@ -375,9 +292,8 @@ def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOp
         one = add(root, "image", id=number, name=image.name, width=width, height=height)
         if split:
             one.set("subset", split.translate(_NOT_XML))
-        if not options.model:
-            add(one, "tag", label=label, source=source)
-        shape = partial(add, one, "polygon", label=image.label, source=source)
+        add(one, "tag", label=label, source="manual")
+        shape = partial(add, one, "polygon", label=image.label, source="manual")
         for region in image.regions(options):
             points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
             shape(points=points, occluded=0, z_order=0)
@@ -393,7 +309,6 @@ FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None
     "masks": _write_masks,
     "coco": _write_coco,
     "labelstudio": _write_labelstudio,
-    "labelme": _write_labelme,
     "cvat": _write_cvat,
 }
 """Writers by the name of the format: functions of images, the folder, and options."""

@@ -158,7 +158,6 @@ class ImageFiles:
         suffixes = image_suffixes()
         self._paths: set[str] = set()
         self._by_name: dict[str, list[str]] = {}
-        self._letters: dict[str, str] = {}  # the same names, in any case
         self._folders: set[str] = set()
         for base, folders, names in walk(str(self.folder)):
             inside = os.path.relpath(base, self.folder).replace(os.sep, "/")
@@ -177,7 +176,6 @@ class ImageFiles:
                 self._folders.update(_plain(path).split("/")[:-1])
                 for key in (name, f"{stem}.*"):
                     self._by_name.setdefault(_plain(key), []).append(path)
-                    self._letters.setdefault(_plain(key).casefold(), path)
         self.names = sorted(self._paths)  # paths of all images from the folder
 
     @cached_property
@@ -217,9 +215,7 @@ class ImageFiles:
             )
         if other_name:
             return self.find(other_name)
-        last = _plain([name, *name_forms(name)][-1]).split("/")[-1].casefold()
-        where = f" (but {self._letters[last]}, in other letters)" if last in self._letters else ""
-        where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else where
+        where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
         raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:

@@ -117,7 +117,6 @@ class AnnotatedImage:
     of: str = ""  # file, if there are several
     other_name: str = ""  # looked for if there is no image of this name
     upright: bool = False  # whether the shapes are upright, whatever the size says
-    beside: bool = False  # whether it has shapes, all of them outside of it, which are left out
 
 
 class Log:

@@ -1,16 +1,14 @@
-"""Text files and tables: YOLO, fixations of an eye tracker, the UND CYBORG release (Notre Dame)."""
+"""Text files and tables: YOLO, and the UND CYBORG release (Notre Dame)."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Unpack
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -31,8 +29,6 @@ from preceptor.annotations.shapes import (
     Box,
     ImportedAnnotations,
     Log,
-    Mask,
-    Pixels,
     Polygon,
     Shape,
 )
@@ -53,114 +49,6 @@ def read_cells(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, Findi
     findings.raise_if_any()
     cells = {str(name): text(raw[name]).str.strip() for name in raw.columns}
     return pd.DataFrame(cells), findings
-
-
-@dataclass(frozen=True)
-class Gaze:
-    """How positions on the screen become positions on the image."""
-
-    sigma: float  # pixels of the Gaussian of a fixation, on the screen, else on the image
-    # Left, top, width and height of the image on the screen; None = positions are on the image.
-    display: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise InputError(f"sigma is {self.sigma:g}; write a number above 0")
-        if self.display is not None and not min(self.display[2:]) > 0:
-            raise InputError(f"display is {self.display}; write left, top, width, height")
-
-
-def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> ImportedAnnotations:
-    """CSV with `image,x,y` and, if known, `duration`, `annotator` and `label`.
-
-    The map of an annotator is the sum of a Gaussian at each fixation, weighted by its duration,
-    divided by its largest value. Fixations beside the image are left out, with a note.
-    """
-    path = Path(source)
-    files = ImageFiles(Path(images))
-    table = _fixations(path)
-    persons = sorted(set(table["annotator"]) - {""})
-
-    def read(log: Log) -> Iterator[AnnotatedImage]:
-        any_inside = False
-        for name, rows in table.groupby("image", sort=False):
-            where = str(rows["row"].iloc[0])
-            with log.part(f"{where} {name}", "replace it"):
-                size = image_size(files.folder / files.find(str(name)))
-                shapes = []
-                for person, own in rows.groupby("annotator", sort=True):
-                    pixels = _density(own, size, gaze, log)
-                    if pixels is not None:
-                        shapes.append(Annotation(Mask(pixels), "", str(person)))
-                any_inside |= bool(shapes)
-                yield AnnotatedImage(
-                    str(name),
-                    size,
-                    tuple(shapes),
-                    tuple(sorted(set(rows["label"]) - {""})),
-                    examined=True,
-                    annotators=tuple(sorted(set(rows["annotator"]) - {""})),
-                    where=where,
-                    beside=not shapes,
-                )
-        if not any_inside and not log.problems:
-            log.problem("the file", "no fixation lies on its image", "add or correct --display")
-
-    count = int(table["image"].nunique())
-    unnamed = "it has no label; add or fill the column label"
-    return ImportedAnnotations("fixations", path, read, (), persons, count, unnamed=unnamed)
-
-
-def _fixations(path: Path) -> pd.DataFrame:
-    """Rows with image, row, x, y, duration, annotator and label."""
-    cells, findings = read_cells(path, ("image", "x", "y"))
-    table = pd.DataFrame({"image": cells["image"], "row": map(findings.name, cells.index)})
-    for name, least in (("x", -math.inf), ("y", -math.inf), ("duration", 0.0)):
-        words = cells[name] if name in cells else pd.Series("1", cells.index)
-        table[name] = pd.to_numeric(words, errors="coerce").astype("float64")
-        values = table[name].to_numpy()
-        for index in np.flatnonzero(~np.isfinite(values) | (values <= least)).tolist():
-            fix = "write a finite number" if least < 0 else "write a number above 0"
-            findings.add(index, f"{name} is {words.iloc[index]!r}", fix)
-    for name in ("annotator", "label"):
-        table[name] = cells.get(name, "")
-    findings.add_all(table["image"] == "", "image is empty", "write the name of the image")
-    findings.raise_if_any()
-    return table
-
-
-def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) -> Pixels | None:
-    """(height, width) sum of weighted Gaussians, 255 at most; None without a fixation inside."""
-    points = rows[["x", "y"]].to_numpy(np.float64)
-    spread = np.array([gaze.sigma, gaze.sigma])
-    if gaze.display is not None:
-        left, top, width, height = gaze.display
-        scale = np.array([size[0] / width, size[1] / height])
-        points, spread = (points - (left, top)) * scale, spread * scale
-    inside = ((points >= 0) & (points < size)).all(axis=1)
-    if not inside.all():
-        log.note("fixations beside the image are not drawn", int((~inside).sum()))
-    if not inside.any():
-        return None
-    points, weights = points[inside], rows["duration"].to_numpy(np.float64)[inside]
-    across, down = (
-        np.exp(-0.5 * ((np.arange(size[axis]) + 0.5 - points[:, axis, None]) / spread[axis]) ** 2)
-        for axis in (0, 1)
-    )
-    total = (down * weights[:, None]).T @ across
-    levels: Pixels = np.rint(total * (255 / max(float(total.max()), 1e-300))).astype(np.uint8)
-    return levels
-
-
-def parse_display(value: str) -> tuple[float, ...]:
-    """Four numbers of `--display`, separated by commas."""
-    try:
-        numbers = tuple(float(one) for one in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise InputError(f"--display {value!r}: write 4 numbers, separated by commas")
-    return numbers
 
 
 def read_und(

@@ -315,10 +315,7 @@ class _Import:
                 maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
         minority = 2 * sum(map(bool, shapes.values())) <= len(shapes)
-        if record.beside:
-            log.note("images have no fixation on them; they have no map and are not annotated")
-            row.classes, row.nothing_to_mark = ("",), False
-        elif not row.saliency and options.merge == "majority" and minority:
+        if not row.saliency and options.merge == "majority" and minority:
             row.classes = ()  # the majority marked nothing
         elif drawn and not row.saliency:
             log.note(_NO_CENTER if len(shapes) == 1 else _NO_PIXEL.format(options.merge))

@@ -1,4 +1,4 @@
-"""Pascal VOC (XML boxes and segmentation PNGs), and CVAT's XML 1.1 for images."""
+"""Pascal VOC, and CVAT's XML 1.1 for images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 from preceptor.annotations.files import (
     existing,
     files_below,
+    files_of,
     number,
     points_of,
     read_xml,
@@ -19,14 +20,6 @@ from preceptor.annotations.files import (
     whole,
 )
 from preceptor.annotations.json_formats import decode_rle
-from preceptor.annotations.masks import (
-    BLACK,
-    VOID,
-    masks_by_color,
-    open_mask,
-    read_labelmap,
-    voc_color,
-)
 from preceptor.annotations.shapes import (
     AnnotatedImage,
     Annotation,
@@ -43,71 +36,33 @@ from preceptor.annotations.shapes import (
 from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor"
-)
-"""Classes of Pascal VOC in the order of their values in segmentations, from 0."""
-
 
 def read_voc(source: Path | str) -> ImportedAnnotations:
-    """Pascal VOC: `Annotations/*.xml`, `SegmentationClass/*.png`, `ImageSets/*/*.txt`.
+    """Pascal VOC: `Annotations/*.xml`, with splits in `ImageSets/*/*.txt`.
 
-    Where an image has a segmentation, its boxes are not read. Boxes of the VOC development kit and
-    of Roboflow count pixels from 1 and contain the last one; boxes of other tools are corners from
-    0. Segments of the value 255 (void) belong to no class.
+    Boxes of the VOC development kit and of Roboflow count pixels from 1 and contain the last one;
+    boxes of other tools are corners from 0. Segmentations are read as masks.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent
-    xmls = files_below(root, ".xml") if path.is_dir() else [path]
-    masks = {
-        one.relative_to(root).with_suffix("").as_posix().split("SegmentationClass/")[-1]: one
-        for one in files_below(root, ".png")
-        if "SegmentationClass" in one.relative_to(root).parts
-    }
-    if not xmls and not masks:
-        what = "there is neither an XML file nor a folder SegmentationClass in it"
-        raise InputError(f"{path}: {what}; correct the path")
-    colors = read_labelmap(root)
-    known = colors or {voc_color(n): name for n, name in enumerate(VOC_CLASSES.split())}
+    xmls = files_of(path, ".xml")
     splits = _voc_splits(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
-        left = dict(masks)
+        if (root / "SegmentationClass").is_dir():
+            log.note("SegmentationClass is not read: import it as masks, for more than boxes")
         for xml in xmls:
             of = xml.relative_to(root)
             stem = of.with_suffix("").as_posix().split("Annotations/")[-1]
-            mask = left.pop(stem, None)
             with log.part(of.as_posix(), "export it again", xml):
                 element = read_xml(xml, "annotation")
                 name, size = _voc_image(element, PurePosixPath(stem).parent)
                 split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
                 split = split or split_of_folders(of) or split_of(xml.parent.name)
-                shapes = segments(mask, log) if mask else _voc_objects(element, of.as_posix(), log)
-                yield AnnotatedImage(
-                    name, size, tuple(shapes), split=split, examined=True, of=of.as_posix()
-                )
-        for stem, mask in left.items():
-            of = mask.relative_to(root)
-            split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or ""
-            marks = tuple(segments(mask, log))
-            yield AnnotatedImage(
-                f"{stem}.*", None, marks, split=split, examined=True, of=of.as_posix()
-            )
+                shapes = tuple(_voc_objects(element, of.as_posix(), log))
+                yield AnnotatedImage(name, size, shapes, (), split, True, of=of.as_posix())
 
-    def segments(mask: Path, log: Log) -> Iterator[Annotation]:
-        with log.part(mask.relative_to(root).as_posix(), "save it as PNG"):
-            for color, shape in masks_by_color(open_mask(mask)):
-                if known.get(color) != "background" and color not in (BLACK, VOID):
-                    if color not in known:
-                        what = f"the color {color} is of no class; add it to labelmap.txt"
-                        raise ValueError(what)
-                    yield Annotation(shape, known[color], where=f"color {color}")
-
-    classes = [name for name in colors.values() if name != "background"]
-    count = len({*masks, *(xml.stem for xml in xmls)})
-    # Beside segmentations there are images without any, which the lists of VOC leave out as well.
-    return ImportedAnnotations("voc", path, read, classes, (), count, whole_folder=not masks)
+    return ImportedAnnotations("voc", path, read, (), (), len(xmls), whole_folder=True)
 
 
 def _voc_splits(root: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from preceptor.utils.process import bulk_import
 if TYPE_CHECKING:
     from preceptor.annotations import ImportedAnnotations
 
-Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
+Format = Literal["masks", "coco", "labelstudio", "cvat"]
 data = Commands(
     help="Check, split, import and export manifests; make built-in images; compare annotators.",
     no_args_is_help=True,
@@ -123,10 +123,8 @@ _OF_FORMATS = {
     "image_key": "labelstudio",
     "heatmaps": "und",
     "join": "und",
-    "sigma": "fixations",
-    "display": "fixations",
 }
-_REQUIRED = {"fixations": ("images", "sigma"), "masks": ("images",), "und": ("images", "heatmaps")}
+_REQUIRED = {"masks": ("images",), "und": ("images", "heatmaps")}
 _OF_UND = {"format_", "source", "images", "to", "heatmaps", "join"}
 
 
@@ -151,24 +149,21 @@ def data_import(
     masks: Path | None = None,
     mask_label: str = "positive",
     image_key: Annotated[str, typer.Option(show_default="detected")] = "",
-    sigma: Annotated[float | None, Number()] = None,
-    display: Annotated[str | None, typer.Option(show_default="the image is the screen")] = None,
     heatmaps: Path | None = None,
     join: Annotated[str | None, typer.Option(show_default="a test set for each CSV")] = None,
 ) -> None:
     """Import annotations of another tool, or a published data set.
 
-    A manifest and maps are written. FORMAT is one of these, or the format of a plugin:
+    A manifest and maps are written. FORMAT is one of these:
 
     \b
     coco         COCO instances: boxes, polygons, run-length encoded masks
     cvat         CVAT for images 1.1 (XML): all shapes and masks
-    fixations    eye tracker: CSV with image, x, y[, duration, annotator, label]
     folders      class folders with images, and masks in the same subfolders
     labelme      LabelMe (JSON): all shapes and masks
     labelstudio  Label Studio (JSON): rectangles, polygons, ellipses, brush, keypoints
     masks        folder of mask images: binary, gray, palette or one color per class
-    voc          Pascal VOC: XML boxes and segmentation PNGs
+    voc          Pascal VOC: XML boxes and polygons
     yolo         YOLO text files: boxes, segments, oriented boxes, with data.yaml
     und          UND CYBORG release: CSVs of training and tests, and heat maps
 
@@ -176,7 +171,7 @@ def data_import(
         source: File or folder of the annotations; several for coco, labelme and labelstudio. For
             und, the training CSV, then the test CSVs.
         to: Output folder, new or empty; for und, the output manifest, .csv or .parquet.
-        images: Folder of the images; fixations, masks and und require it.
+        images: Folder of the images; masks and und require it.
         labels: CSV with path,label[,split,source,group,annotated].
         positive: Class of the shapes to draw; images with one have this label, or the label
             positive if several are given. Repeatable.
@@ -195,9 +190,6 @@ def data_import(
             mask of a.png.
         mask_label: masks: class of masks without colors.
         image_key: labelstudio: key of the image in the data of a task.
-        sigma: fixations, required: standard deviation of the Gaussian of a fixation, in pixels of
-            the screen.
-        display: fixations: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels.
         heatmaps: und, required: folder of heat maps with the names of the images.
         join: und: name of one test set for all test CSVs, such as test-unseen; each CSV is a
             source.
@@ -255,14 +247,8 @@ def data_import(
 def _read(
     format_: str, source: list[Path], images: Path | None, given: dict[str, Any]
 ) -> ImportedAnnotations:
-    """Annotations of a format of this library or of a plugin; `given` has the options."""
+    """Annotations of a format; `given` has the options."""
     from preceptor import annotations
-    from preceptor.annotations.tables import parse_display
-    from preceptor.utils.plugins import load_plugin, plugin, registered
-
-    def gaze() -> annotations.Gaze:
-        frame = given["display"]
-        return annotations.Gaze(given["sigma"], parse_display(frame) if frame else None)
 
     of_several: dict[str, Callable[[list[Path]], ImportedAnnotations]] = {
         "coco": annotations.read_coco,
@@ -271,7 +257,6 @@ def _read(
     }
     of_one: dict[str, Callable[[Path], ImportedAnnotations]] = {
         "cvat": annotations.read_cvat,
-        "fixations": lambda path: annotations.read_fixations(path, images or path, gaze()),
         "folders": lambda path: annotations.read_folders(path, given["masks"]),
         "masks": lambda path: annotations.read_masks(
             path, images or path, label=given["mask_label"]
@@ -282,10 +267,8 @@ def _read(
     if format_ in of_several:
         return of_several[format_](source)
     if format_ not in of_one:
-        if (point := plugin("preceptor.importers", format_)) is None:
-            known = sorted({*of_several, *of_one, "und", *registered("preceptor.importers")})
-            raise InputError(f"data import {format_}: choose one of {', '.join(known)}")
-        of_one[format_] = lambda path: load_plugin(point)(path, images)
+        known = ", ".join(sorted({*of_several, *of_one, "und"}))
+        raise InputError(f"data import {format_}: choose one of {known}")
     if len(source) != 1:
         raise InputError(f"{len(source)} sources are given; this format has one file or folder")
     return of_one[format_](source[0])
@@ -294,68 +277,37 @@ def _read(
 @data.command("export")
 def data_export(
     format_: Annotated[Format, typer.Argument(metavar="FORMAT")],
-    source: Annotated[Path, typer.Argument(metavar="MANIFEST|STORE")],
+    manifest: ManifestPath,
     to: Annotated[Path, typer.Option()],
-    manifest: Path | None = None,
     threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
     positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
     image_prefix: str = "/data/local-files/?d=",
     every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
-    """Export maps to another tool.
+    """Export human maps to another tool.
 
-    The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
-    labels.csv has the columns that the format lacks: give it to data import with --labels.
+    The human maps of a manifest are written as annotations to be corrected. labels.csv has the
+    columns that the format lacks: give it to data import with --labels.
 
     Args:
-        format_: masks, coco, labelstudio, labelme or cvat.
-        source: Manifest, or a Teacher's map store.
+        format_: masks, coco, labelstudio or cvat.
         to: Output folder, new or empty.
-        manifest: Manifest of the images of a map store.
-        threshold: Smallest map value, 0 to 1, of a pixel inside a shape; for a human map, a
-            share of its largest value (default: 0.5; masks of a manifest keep gray levels).
+        threshold: Share of the largest value of a map, 0 to 1, from which on a pixel is inside a
+            shape (default: 0.5; masks keep gray levels).
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
         image_prefix: Address before the names of the images in Label Studio.
-        every: Also export images of a manifest that nobody examined.
+        every: Also export images that nobody examined.
     """
     with bulk_import():
-        from preceptor.annotations.export import (
-            ExportOptions,
-            manifest_images,
-            store_images,
-            unsettled,
-            write_export,
-        )
+        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
         from preceptor.data.manifest import Manifest
-        from preceptor.maps.store import is_store, read_store
 
-    stored = source.is_dir()
-    if stored and not is_store(source):
-        raise InputError(f"{source}: neither a manifest nor a map store; name one of them")
-    if stored and manifest is None:
-        raise InputError(f"{source} is a map store; name the manifest of its images by --manifest")
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file or folder")
-    if not stored and manifest is not None:
-        raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
-    if stored and every:
-        raise InputError("--all belongs to a manifest; all images of a map store are exported")
-    table = Manifest.read(manifest or source, verify=False, need=())
-    classes, model, noise = positive or (), "", 0
+    table = Manifest.read(manifest, verify=False, need=())
     with counting("exporting") as told:
-        if stored:
-            store = read_store(source, columns=("map", "class", "score", "error"))
-            noise = unsettled(store, classes)
-            model = f"{store.info.teacher} {store.info.method}"
-            images = store_images(store, table, positive=classes, progress=told)
-            threshold = 0.5 if threshold is None else threshold
-        else:
-            images = manifest_images(table, every=every, positive=classes, progress=told)
-        options = ExportOptions(threshold, model, image_prefix)
+        images = manifest_images(table, every=every, positive=positive or (), progress=told)
+        options = ExportOptions(threshold, image_prefix)
         count, marked = write_export(format_, images, to, options)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
-    if noise:
-        print(f"{noise:,} maps did not reach the tolerance and were left out")
 
 
 @data.command("agreement")
@@ -365,8 +317,8 @@ def data_agreement(
 ) -> None:
     """Compare annotators of the same images.
 
-    Tables are written: Dice, IoU and correlation of each pair, each annotator against the others,
-    and the images, sorted from the least agreement.
+    Two tables are written: Dice, IoU and correlation of each pair, and of each image, sorted from
+    the least agreement.
 
     Args:
         folder: Folder written by data import: manifest.csv, annotators/NAME/….
@@ -385,13 +337,6 @@ def data_agreement(
         values = {"Dice": pair["dice"], "IoU": pair["iou"], "correlation": pair["correlation"]}
         shown = ", ".join(f"{name} {number(value)}" for name, value in values.items())
         print(f"{pair['a']} – {pair['b']}: {pair['images']:,} images, {shown}")
-    for person in agreement.people.to_dict("records"):
-        if person["disagrees_with_all"]:
-            print(
-                f"{person['annotator']} disagrees with all others: mean Dice "
-                f"{number(person['dice'], 2)}, against {number(person['dice_among_others'], 2)} of "
-                "the others among themselves"
-            )
     print(f"wrote {target}")
 
 
@@ -495,13 +440,11 @@ def data_plant(
         planted = plant(table, to, settings, progress=told)
     settings = planted.settings
     print(f"wrote {planted.manifest}: {planted.images:,} images")
-    for counts in planted.splits:
-        if counts.images:
-            part = f"{counts.marked:,} of {counts.images:,} images of class {settings.label}"
-            print(f"{counts.split}: {part} have a stamp")
+    for split, (count, marked) in planted.splits.items():
+        if count:
+            part = f"{marked:,} of {count:,} images of class {settings.label}"
+            print(f"{split}: {part} have a stamp")
     if left := len(planted.no_place):
         print(f"note: images whose human map leaves no place for a stamp: {left:,}")
-    if over := sum(counts.touch_map for counts in planted.splits):
-        print(f"note: stamps that lie on a human map: {over:,}")
     if not planted.clean_validation:
         print("note: no validation set is without the shortcut; add one to select α, as val-clean")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from itertools import count
 from pathlib import Path
@@ -14,7 +13,6 @@ from preceptor.cli.options import (
     PAGE_FORMATS,
     PARQUET_FORMATS,
     BatchSizeOption,
-    CalibrationMethod,
     CamClass,
     DeviceOption,
     ManifestPath,
@@ -23,7 +21,6 @@ from preceptor.cli.options import (
     Precision,
     ThresholdOption,
     WorkersOption,
-    check_suffix,
     check_target,
     needing,
 )
@@ -195,13 +192,11 @@ def predict(
 
     The table has the decision, the score and all probabilities of each image, in the order of the
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
-    The same command resumes an interrupted one.
 
     Args:
-        model: Model folder, such as best, or ONNX file.
-        inputs: Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or -
-            for a list of paths on standard input, one per line.
-        out: Output table: .csv, .parquet or .jsonl.
+        model: Model folder, such as best.
+        inputs: Image files or URLs, folders, or manifests (CSV or Parquet).
+        out: Output table: .csv or .parquet.
         maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
             png (grayscale, size of the image).
         map_of: Class of the maps.
@@ -209,27 +204,22 @@ def predict(
     """
     with bulk_import():
         from preceptor.deploy import predict_files as files
-        from preceptor.deploy.image_list import LIST, ImageList
-        from preceptor.deploy.predictor import files_digest, load
+        from preceptor.deploy.image_list import ImageList
+        from preceptor.deploy.predictor import load
         from preceptor.utils.text import progress
 
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     output = None
-    if out is None:
+    if maps is not None and out is None:
+        raise InputError("maps need an output; add --out FILE")
+    if out is not None:
+        check_target("--out", out, formats=files.FORMATS)
         if maps is not None:
-            raise InputError("maps need an output; add --out FILE")
-    else:
-        check_suffix("--out", out, files.WRITERS)
-        folder = out.with_name(f"{out.stem}-maps")
-        if not files.is_unfinished(out):
-            check_target("--out", out)
-            if maps is not None:
-                check_target("--maps", folder)
-        if maps is not None:
+            folder = out.with_name(f"{out.stem}-maps")
+            check_target("--maps", folder)
             output = files.MapOutput(maps, folder, map_of)
-    lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
-    images = ImageList(inputs, lines, None if output is None else output.folder)
+    images = ImageList(inputs)
     with bulk_import():
         predictor = load(
             model, threshold=threshold, device=device, precision=precision,
@@ -243,13 +233,12 @@ def predict(
             print(f"bad image: {one_line(without_secrets(name))}: {reason}", file=sys.stderr)
 
     if out is None:
-        result = files.print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
+        result = files.predict_files(predictor, images, sys.stdout, report_bad=report_bad)
     else:
         with progress() as bar:
-            task = bar.add_task("predicting", total=images.count(), note="")
+            task = bar.add_task("predicting", total=len(images), note="")
             result = files.predict_files(
-                predictor, images, out, model=files_digest(model),
-                settings=[threshold, device, precision], maps=output,
+                predictor, images, out, maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         counts = [f"{name} {result.decisions[name]:,}" for name in predictor.info.classes]
@@ -276,8 +265,7 @@ def explain(
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with the map and the RISE map of the decided class, and their deletion
-    curves.
+    The page has the image with the map and the RISE map of the decided class.
 
     Args:
         model: Model folder, such as best.
@@ -285,8 +273,6 @@ def explain(
         out: Output page.
         masks: Maximum number of RISE masks per image.
     """
-    if model.is_file():
-        raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
         from preceptor.deploy import explain as steps
@@ -318,7 +304,6 @@ def calibrate(
     model: Path,
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option()],
-    method: CalibrationMethod = "temperature",
     device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
@@ -329,7 +314,6 @@ def calibrate(
     Args:
         model: Model folder, such as best.
         out: Output folder: a copy of the model folder.
-        method: Calibration of the probabilities: temperature or isotonic.
     """
     with bulk_import():
         from preceptor.data.manifest import Manifest
@@ -345,7 +329,7 @@ def calibrate(
     table = Manifest.read(manifest, verify=False, need=("val",), classes=classes)
     with progress() as bar:
         task = bar.add_task("validation images", total=None, note="")
-        fitted = steps.calibrate(predictor, table, method, lambda count: bar.advance(task, count))
+        fitted = steps.calibrate(predictor, table, lambda count: bar.advance(task, count))
     info = calibrated_info(predictor.info, fitted.calibration)
     steps.write_calibrated(model, fitted, info, out)
     print(*steps.calibration_sentences(fitted), sep="\n")
@@ -428,12 +412,12 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
-    /metrics and /openapi.json describe the server; / is a page on which to try an image.
+    POST /predict takes multipart files, or one image. /models, /healthz, /readyz, /metrics and
+    /openapi.json describe the server.
 
     Args:
-        models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used
-            for requests that name no model.
+        models: Model folders, each as PATH or NAME=PATH; the first one is used for requests that
+            name no model.
         host: Address; one for other machines needs --keys or --no-keys.
         port: Port; 0 = any free one.
         keys: File with API keys, one per line; each request needs one of them.

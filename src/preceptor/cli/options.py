@@ -20,7 +20,6 @@ from typer.core import TyperGroup
 from preceptor.errors import InputError
 from preceptor.utils.text import argument_descriptions
 
-CalibrationMethod = Literal["temperature", "isotonic"]
 CamClass = Literal["label", "predicted", "decision"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
@@ -56,9 +55,7 @@ RunsPerGpuOption = Annotated[
     int | None, typer.Option(min=1, help="Number of runs per GPU (default: by measured memory).")
 ]
 _RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
-ThresholdOption = Annotated[
-    str | None, typer.Option(help=_RULE, show_default="the one of the export, else eer")
-]
+ThresholdOption = Annotated[str | None, typer.Option(help=_RULE, show_default="eer")]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Largest number of images per forward pass.")
 ]

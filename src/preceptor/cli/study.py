@@ -54,8 +54,7 @@ def run(
     address: AddressOption = None,
     runs_per_gpu: RunsPerGpuOption = None,
     hang_timeout: HangTimeoutOption = 30.0,
-    track: list[str] | None = None,
-    track_uri: str | None = None,
+    track: Literal["tensorboard"] | None = None,
 ) -> None:
     """Run a study.
 
@@ -63,8 +62,7 @@ def run(
 
     Args:
         out: Study folder.
-        track: Tracker: tensorboard or mlflow. Repeatable.
-        track_uri: URI of the MLflow server (default: a database in the study folder).
+        track: Tracker of parameters and curves: tensorboard.
     """
     settings = _read(file)
     from preceptor.execution.process import import_early
@@ -86,8 +84,7 @@ def run(
         address=address,
         runs_per_gpu=runs_per_gpu,
         hang_timeout=hang_timeout,
-        track=track or (),
-        track_uri=track_uri,
+        track=track,
         tell=partial(print, flush=True),
         show=partial(live, console=console) if console.is_terminal else None,
     )
@@ -330,28 +327,22 @@ def runs(folder: Path) -> None:
 def report(folder: Path) -> None:
     """Write the report of a study again.
 
-    The report is written from the steps that have finished so far. For an archive, the tables
-    are written again from its scores.
+    The report is written from the steps whose results are there, and lists what is missing. For an
+    archive, the tables are written again from its scores.
 
     Args:
         folder: Study folder.
     """
     with bulk_import():
         from preceptor.report.write import write_results
-        from preceptor.results.domain import lost_runs, write_archived_tables
+        from preceptor.results.domain import write_archived_tables
         from preceptor.results.record import is_archive
         from preceptor.study_folder import reopen
 
     if is_archive(folder):
         print(f"wrote {', '.join(write_archived_tables(folder))} in {folder}")
         return
-    study = reopen(folder)
-    if lost := lost_runs(study, folder):
-        raise InputError(
-            f"{folder}: new tables would lack trainings of the present ones: {lost}; restore "
-            "runs and data, or repeat the study; for tables without them, remove runs.csv"
-        )
-    write_results(study, folder)
+    write_results(reopen(folder), folder)
     print(f"report {folder / 'report.html'}")
 
 

@@ -11,12 +11,11 @@ then whether guidance prevents this on the user's own images.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -27,7 +26,7 @@ from pydantic import Field
 
 from preceptor.benchmark.forgeries import STAMP, STAMP_MARGIN, STAMP_SHAPE, StampPlace, free_places
 from preceptor.config.settings import Fraction, Settings
-from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
+from preceptor.data.images import ImageError, decode_image, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, without_secrets
 from preceptor.utils.files import beginning, new_folder, replacing
@@ -37,13 +36,12 @@ from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 RECORD, STAMPED = "plant.json", "stamped"
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[np.uint8]
 # The order is part of the random streams.
 PLANTED_SPLITS = ("train", "val")
 # A map of a person can have compression noise or a faint tail nearly everywhere: its region is
 # where it is above this share of its largest value.
 _MAP_LEVEL = 0.05
-_GRAY_MODES = ("1", "L", "LA")
 # A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
 _STAMP_UNIT = 64
 
@@ -57,13 +55,6 @@ class Box(NamedTuple):
     width: int
 
 
-class Mark(NamedTuple):
-    """Stamp of one image."""
-
-    box: Box
-    touches_map: bool
-
-
 class PlantSettings(Settings):
     """Settings of a planted shortcut."""
 
@@ -75,25 +66,14 @@ class PlantSettings(Settings):
 
 
 @dataclass(frozen=True)
-class SplitCounts:
-    """Images of the class in a split."""
-
-    split: str
-    images: int
-    marked: int
-    no_place: int  # their human map leaves no place for the stamp
-    touch_map: int  # stamps that lie on the human map
-
-
-@dataclass(frozen=True)
 class Planted:
     """Written manifest."""
 
     manifest: Path
     images: int  # of all classes and splits
     settings: PlantSettings
-    splits: tuple[SplitCounts, ...]
-    marks: dict[str, Mark]  # by name of the image
+    splits: dict[str, tuple[int, int]]  # images of the class, and those with a stamp, by split
+    marks: dict[str, Box]  # stamp by name of the image
     no_place: tuple[str, ...]  # names of images whose human map leaves no place
     clean_validation: bool  # a validation set has no mark
 
@@ -123,18 +103,19 @@ def plant(
                 progress(done, len(chosen))
         Manifest(table.assign(path=files.astype("str")), partial).write(partial / name)
         planted = _summary(manifest, to / name, settings, marks)
-        (partial / RECORD).write_text(_record(planted), encoding="utf-8")
+        record = {"version": __version__, "settings": settings.model_dump(mode="json")}
+        (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return planted
 
 
 def _write_stamped(
     manifest: Manifest, folder: Path, rows: list[int], settings: PlantSettings, workers: int
-) -> Iterator[tuple[str, Mark | None]]:
-    """Image of each row with its mark; the image itself and None if there is no place."""
+) -> Iterator[tuple[str, Box | None]]:
+    """Image of each row with its stamp; the image itself and None if there is no place."""
     images, maps = (manifest.table[column].tolist() for column in ("path", "saliency"))
     problems: dict[int, Problem] = {}
 
-    def stamped(row: int) -> tuple[str, Mark | None]:
+    def stamped(row: int) -> tuple[str, Box | None]:
         try:
             pixels, mark = _marked(images[row], maps[row], settings, row)
         except ImageError as error:
@@ -161,7 +142,7 @@ def _write_stamped(
 
 def _marked(
     path: str, map_path: str, settings: PlantSettings, row: int
-) -> tuple[Pixels, Mark | None]:
+) -> tuple[Pixels, Box | None]:
     """Pixels of an image with its stamp; None if the human map leaves no place."""
     pixels = _pixels(path)
     shape = pixels.shape[0], pixels.shape[1]
@@ -188,8 +169,7 @@ def _marked(
         generator = np.random.default_rng([settings.seed, 2, row])
         top, left = places[generator.integers(len(places))].tolist()
     box = Box(top + margin, left + margin, high, wide)
-    inside = region[box.top : box.top + high, box.left : box.left + wide]
-    return _stamped(pixels, settings.strength, box), Mark(box, bool(inside.any()))
+    return _stamped(pixels, settings.strength, box), box
 
 
 def _stamped(pixels: Pixels, strength: float, box: Box) -> Pixels:
@@ -198,69 +178,38 @@ def _stamped(pixels: Pixels, strength: float, box: Box) -> Pixels:
     columns = slice(box.left, box.left + box.width)
     scale = box.height // STAMP_SHAPE[0]
     glyphs = (2 * STAMP - 1).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
-    full = np.iinfo(pixels.dtype).max
     marked = pixels.copy()
-    change = strength * glyphs * (full / 255)
-    marked[rows, columns] = np.rint(np.clip(pixels[rows, columns] + change, 0, full))
+    marked[rows, columns] = np.rint(np.clip(pixels[rows, columns] + strength * glyphs, 0, 255))
     return marked
 
 
 def _pixels(path: str) -> Pixels:
-    """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
-    content = read_file(path)
-    decoded = decode_image(path, 3, content)
-    with open_image(io.BytesIO(content)) as image:
-        mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        deep: NDArray[np.uint16] = np.rint(decode_map(path, content) * 65535.0).astype(np.uint16)
-        return deep[..., None]
-    return decoded[..., :1] if mode in _GRAY_MODES else decoded
+    """Pixels of an image, (H, W, 1 or 3), as the library decodes them."""
+    pixels = decode_image(path, 3)
+    return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
 
 
 def _summary(
-    manifest: Manifest, path: Path, settings: PlantSettings, marks: dict[int, Mark | None]
+    manifest: Manifest, path: Path, settings: PlantSettings, marks: dict[int, Box | None]
 ) -> Planted:
-    """Result of `plant`, from the mark of each chosen row; None = no place."""
+    """Result of `plant`, from the stamp of each chosen row; None = no place."""
     table = manifest.table
     names = {row: str(table["name"].iloc[row]) for row in marks}
-    splits = []
+    splits = {}
     for split in PLANTED_SPLITS:
         inside = (table["split"] == split).to_numpy(bool)
-        here = [mark for row, mark in marks.items() if inside[row]]
-        splits.append(
-            SplitCounts(
-                split=split,
-                images=int((inside & (table["label"] == settings.label).to_numpy(bool)).sum()),
-                marked=sum(mark is not None for mark in here),
-                no_place=sum(mark is None for mark in here),
-                touch_map=sum(mark is not None and mark.touches_map for mark in here),
-            )
-        )
-    marked = {one.split for one in splits if one.marked}
+        count = int((inside & (table["label"] == settings.label).to_numpy(bool)).sum())
+        splits[split] = count, sum(inside[row] for row, box in marks.items() if box is not None)
+    marked = {split for split, (_, count) in splits.items() if count}
     return Planted(
         path,
         len(manifest),
         settings,
-        tuple(splits),
-        {names[row]: mark for row, mark in marks.items() if mark is not None},
-        tuple(names[row] for row, mark in marks.items() if mark is None),
+        splits,
+        {names[row]: box for row, box in marks.items() if box is not None},
+        tuple(names[row] for row, box in marks.items() if box is None),
         bool(set(manifest.eval_splits("val")) - marked),
     )
-
-
-def _record(planted: Planted) -> str:
-    """Content of `plant.json`."""
-    record = {
-        "version": __version__,
-        "settings": planted.settings.model_dump(mode="json"),
-        "splits": [asdict(counts) for counts in planted.splits],
-        "no_place": planted.no_place,
-        "marks": [
-            {"name": name, **box._asdict(), "touches_map": touches}
-            for name, (box, touches) in planted.marks.items()
-        ],
-    }
-    return strict_json(record) + "\n"
 
 
 def _label(manifest: Manifest, label: str | None) -> str:

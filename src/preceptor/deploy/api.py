@@ -1,10 +1,9 @@
-"""What a server of models takes and answers, as static/openapi.json describes it."""
+"""What a server of models takes and answers, as openapi.json describes it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -19,10 +18,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.images import decoding_reason, pixel_formats
-from preceptor.deploy.http import RefusedError, malformed, parse
+from preceptor.deploy.http import RefusedError, malformed
 from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import BATCH_SIZE, BadImage, Canvas, canvas_of
-from preceptor.errors import is_control, one_line
+from preceptor.errors import one_line
 from preceptor.utils.process import DECODING
 
 PIXELS_OF_REQUEST = 4
@@ -71,7 +70,7 @@ class Upload(NamedTuple):
 
 
 def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
-    """Images of a body: multipart/form-data, JSON with base64, or the file itself.
+    """Images of a body: multipart/form-data, or the file itself.
 
     Example:
         >>> uploads_of("image/png", b"...", 1)
@@ -80,15 +79,12 @@ def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
     kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         uploads = asyncio.run(_from_form(content_type, body, most))
-    elif kind == "application/json":
-        uploads = _from_json(parse(body), most)
     elif kind.startswith("image/") or kind in _RAW:
         uploads = [Upload("image", body)]
     else:
         raise RefusedError(
             415,
-            "send the images as multipart/form-data, as application/json with base64, or one image "
-            "with its own type",
+            "send the images as multipart/form-data, or one image with its own type",
         )
     if not uploads:
         raise RefusedError(422, "the request has no images")
@@ -127,29 +123,6 @@ async def _from_form(content_type: str, body: bytes, most: int) -> list[Upload]:
         name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         uploads.append(Upload(name, part.file.read()))
     await form.close()
-    return uploads
-
-
-def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
-    if body.keys() != {"images"} or not isinstance(body["images"], list):
-        raise malformed('the body must be {"images": [...]}, with the images in base64')
-    if len(body["images"]) > most:
-        raise RefusedError(413, f"the request has more than {most} images")
-    uploads = []
-    for number, value in enumerate(body["images"], 1):
-        name, data = f"image {number}", value
-        if isinstance(value, dict) and value.keys() == {"name", "data"}:
-            name, data = value["name"], value["data"]
-            if not isinstance(name, str) or len(name) > _LONGEST_NAME or any(map(is_control, name)):
-                raise malformed(f"image {number}: name must be a text of at most 200 characters")
-        if not isinstance(data, str):
-            raise malformed(f"image {number}: a text in base64 is needed")
-        before, mark, after = data.partition(";base64,")  # a data URI, as browsers encode a file
-        try:
-            content = base64.b64decode(after if mark else before, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise malformed(f"image {number}: it is not in base64") from error
-        uploads.append(Upload(name, content))
     return uploads
 
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from preceptor.data.manifest import Manifest
-from preceptor.deploy.network import CALIBRATION, SMALLEST, calibrated, steps_at
+from preceptor.deploy.network import CALIBRATION, SMALLEST, calibrated
 from preceptor.deploy.prediction import Calibration, ModelInfo, Predictions, joined, scores_of
 from preceptor.deploy.predictor import ImageInput, Predictor
 from preceptor.errors import InputError
-from preceptor.metrics.paired_tests import unit_codes
 from preceptor.metrics.reliability import (
     TEMPERATURES,
     Bins,
-    CalibrationError,
     calibration_error,
     cross_entropy,
-    fit_isotonic,
     fit_temperature,
     reliability_bins,
 )
@@ -33,11 +29,9 @@ from preceptor.report.figures import reliability_plot
 from preceptor.utils.files import copy_folder, replacing
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.results import strict_json, write_checksums
-from preceptor.utils.text import interval, number, threshold_text
+from preceptor.utils.text import number, threshold_text
 
-Method = Literal["temperature", "isotonic"]
 Advance = Callable[[int], None]
-FOLDS = 5
 RELIABILITY = "reliability.svg"
 """File of the reliability diagram in a model folder."""
 _CARD = "README.md"
@@ -61,7 +55,8 @@ def observe(
 class Reliability:
     """Reliability of probabilities on validation, and the mean cross-entropy of the hits."""
 
-    error: CalibrationError
+    error: float  # expected calibration error
+    expected: float  # that of a calibrated model on as many images
     bins: Bins
     cross_entropy: float
 
@@ -70,28 +65,19 @@ def fit_calibration(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
     positive: int | None,
-    method: Method,
 ) -> Calibration:
-    """Fit a calibration to labelled images."""
+    """Fit the temperature to labelled images."""
     given, classes = probabilities.astype(np.float64), labels
     if positive is not None:
         rest = np.delete(given, positive, 1).sum(1)  # 1 − score, precise where that is close to 1
         given, classes = np.stack([rest, given[:, positive]], 1), labels == positive
     logarithms = np.log(np.maximum(given, SMALLEST))
-    if method == "isotonic":
-        if positive is None:
-            raise InputError(
-                "isotonic regression is of the score, and the model has no positive class; choose "
-                "temperature"
-            )
-        knots, values = fit_isotonic(classes, logarithms[:, 1] - logarithms[:, 0])
-        return Calibration("isotonic", knots=tuple(knots.tolist()), values=tuple(values.tolist()))
     temperature = fit_temperature(classes, logarithms)
     low, high = TEMPERATURES
     if temperature < low * 1.001:
         raise InputError(
             f"no temperature above {low:g} is best: the validation images are classified without "
-            "an error; choose the method isotonic, or add validation images"
+            "an error; add validation images"
         )
     # At an infinite temperature all classes are equal. The derivative of the cross-entropy there
     # says whether the scores are better than that.
@@ -101,59 +87,19 @@ def fit_calibration(
             "no temperature is best: the scores say nothing about the classes of the validation "
             "images; check the model"
         )
-    return Calibration("temperature", temperature)
+    return Calibration(temperature)
 
 
 def reliability(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
-    groups: NDArray[np.object_],
     positive: int | None,
 ) -> Reliability:
     """Reliability of the score, or without a positive class of the most probable class."""
     scores = scores_of(probabilities, positive).astype(np.float64).clip(0, 1)
     hits = labels == (probabilities.argmax(1) if positive is None else positive)
-    return Reliability(
-        calibration_error(hits, scores, groups),
-        reliability_bins(hits, scores),
-        cross_entropy(hits, scores),
-    )
-
-
-def apply(
-    calibration: Calibration,
-    probabilities: NDArray[np.float32],
-    positive: int | None,
-    thresholds: Iterable[float] = (),
-) -> NDArray[np.float32]:
-    """Calibrated probabilities as an array, with decisions kept at thresholds of the score."""
-    steps = steps_at(calibration, thresholds)
-    return calibrated(torch.from_numpy(probabilities), calibration, positive, steps).numpy()
-
-
-def cross_validated(
-    probabilities: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.object_],
-    positive: int | None,
-    method: Method,
-) -> NDArray[np.float32] | None:
-    """Probabilities of which each part is calibrated by a fit to the other parts.
-
-    An error on the images of the fit itself would be too small. Images of a group are in the same
-    part. None if a part of few images has no fit.
-    """
-    units = unit_codes(groups, len(labels))
-    parts = (np.random.default_rng(0).permutation(int(units.max()) + 1) % FOLDS)[units]
-    calibrated = np.empty(probabilities.shape, np.float32)
-    for part in range(FOLDS):
-        own = parts == part
-        try:
-            fitted = fit_calibration(probabilities[~own], labels[~own], positive, method)
-        except InputError:
-            return None
-        calibrated[own] = apply(fitted, probabilities[own], positive)
-    return calibrated
+    error, expected = calibration_error(hits, scores)
+    return Reliability(error, expected, reliability_bins(hits, scores), cross_entropy(hits, scores))
 
 
 @dataclass(frozen=True)
@@ -162,7 +108,7 @@ class Fitted:
 
     calibration: Calibration
     before: Reliability  # of the network on validation
-    after: Reliability | None  # by cross-validation; None if parts have too few images
+    after: Reliability  # on the same images: one number was fitted to all of them
     images: int
     sets: tuple[str, ...]  # names of the validation sets
 
@@ -170,7 +116,6 @@ class Fitted:
 def calibrate(
     predictor: Predictor,
     manifest: Manifest,
-    method: Method = "temperature",
     advance: Advance = lambda count: None,
 ) -> Fitted:
     """Calibrate a model on the validation images of a manifest."""
@@ -182,14 +127,13 @@ def calibrate(
             "every class"
         )
     labels = np.asarray(valid["label"].map(classes.index), np.int64)
-    groups = valid["group"].to_numpy(object)
     probabilities = observe(predictor, valid["path"], advance).probabilities
-    calibration = fit_calibration(probabilities, labels, positive, method)
-    outside = cross_validated(probabilities, labels, groups, positive, method)
+    calibration = fit_calibration(probabilities, labels, positive)
+    changed = calibrated(torch.from_numpy(probabilities), calibration, positive).numpy()
     return Fitted(
         calibration,
-        before=reliability(probabilities, labels, groups, positive),
-        after=None if outside is None else reliability(outside, labels, groups, positive),
+        before=reliability(probabilities, labels, positive),
+        after=reliability(changed, labels, positive),
         images=len(valid),
         sets=tuple(dict.fromkeys(valid["split"])),
     )
@@ -221,9 +165,10 @@ def write_calibrated(model: Path, fitted: Fitted, info: ModelInfo, out: Path) ->
 
 def _diagram(fitted: Fitted, info: ModelInfo) -> str:
     """Reliability diagram on validation as an SVG file."""
-    curves = {"baseline2": ("before", fitted.before.bins)}
-    if fitted.after is not None:
-        curves["student"] = ("after, cross-validated", fitted.after.bins)
+    curves = {
+        "baseline2": ("before", fitted.before.bins),
+        "student": ("after", fitted.after.bins),
+    }
     words = ("mean score", f"share of {info.positive}")
     if info.positive is None:
         words = ("mean highest probability", "share of correct decisions")
@@ -232,21 +177,16 @@ def _diagram(fitted: Fitted, info: ModelInfo) -> str:
 
 def calibration_sentences(fitted: Fitted) -> list[str]:
     """Result of a calibration in sentences."""
-    calibration = fitted.calibration
-    method = f"Temperature scaling, T = {number(calibration.temperature)}."
-    if calibration.kind == "isotonic":
-        method = f"Centered isotonic regression with {len(calibration.knots):,} knots."
-    after = "After: not measured, since parts of the validation images have no fit."
-    if fitted.after is not None:
-        after = f"After, by cross-validation: {_error(fitted.after)}."
-    return [method, f"Before: {_error(fitted.before)}.", after]
+    return [
+        f"Temperature scaling, T = {number(fitted.calibration.temperature)}.",
+        f"Before: {_error(fitted.before)}.",
+        f"After: {_error(fitted.after)}.",
+    ]
 
 
 def _error(measured: Reliability) -> str:
-    error = measured.error
     return (
-        f"expected calibration error {number(error.value)} (95 % interval "
-        f"{interval(error.low, error.high, sign=False)}; {number(error.expected)} on average for a "
+        f"expected calibration error {number(measured.error)} ({number(measured.expected)} for a "
         f"calibrated model on as many images), cross-entropy {number(measured.cross_entropy)}"
     )
 

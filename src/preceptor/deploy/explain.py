@@ -1,4 +1,4 @@
-"""Explanation of single decisions on one page: maps of two kinds, and their deletion curves."""
+"""Explanation of single decisions on one page: the decision map, and RISE from scores alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from preceptor.data.geometry import normalized, over_image
 from preceptor.data.images import ImageError, decode_image
 from preceptor.deploy.calibrate import Advance
-from preceptor.deploy.network import calibrated
 from preceptor.deploy.prediction import ModelInfo, Prediction
 from preceptor.deploy.predictor import Canvas, Predictor, canvas_of
 from preceptor.errors import one_line, without_secrets
@@ -24,16 +22,14 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.report.blocks import (
     Block,
     CaptionedPicture,
-    FigureBlock,
     PicturesBlock,
     PlainPage,
     Section,
     Text,
     render_plain_page,
 )
-from preceptor.report.figures import Curve, curves_figure
 from preceptor.report.palette import data_uri, laid_over
-from preceptor.saliency.maps import correlation, deletion_curves
+from preceptor.saliency.maps import correlation
 from preceptor.saliency.rise import rise
 from preceptor.utils.text import fine_number, number, told_apart
 
@@ -42,29 +38,6 @@ TOLERANCE = 0.05
 
 _LONGEST = 480  # pixels of a picture's longer side
 _QUALITY = 85
-
-
-@dataclass(frozen=True)
-class DeletionCurve:
-    """Probability of the class of a map as its cells are removed, the most salient first.
-
-    A map shows what the model uses if the area is far below the one of the reversed map: alone, it
-    depends on how fast the probability falls for any map. Values are NaN for a constant map.
-    """
-
-    shares: NDArray[np.float64]  # (m,) share of the cells that are removed
-    probabilities: NDArray[np.float64]  # (m,)
-    reversed_probabilities: NDArray[np.float64]  # (m,) with the least salient cells first
-
-    @property
-    def area(self) -> float:
-        """Area under the curve."""
-        return float(np.trapezoid(self.probabilities, self.shares))
-
-    @property
-    def reversed_area(self) -> float:
-        """Area under the curve of the reversed map."""
-        return float(np.trapezoid(self.reversed_probabilities, self.shares))
 
 
 @dataclass(frozen=True)
@@ -77,8 +50,6 @@ class Explanation:
     rise_error: float  # estimated, 1 − correlation with the limit
     masks: int
     agreement: float  # correlation of both maps; NaN if one is constant
-    cam_curve: DeletionCurve
-    rise_curve: DeletionCurve
 
     @property
     def name(self) -> str:
@@ -123,34 +94,14 @@ def _explained(
     image = model.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous())
     wanted = torch.tensor([info.classes.index(prediction.map_class)])
     estimate = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)
-    maps = {"cam": torch.from_numpy(prediction.raw_map)[None], "rise": estimate.maps}
-
-    def logarithms(batch: Tensor) -> Tensor:
-        """Logarithms of the probabilities as `predictor` has them."""
-        probabilities: Tensor = model(batch)[0].float().softmax(1)
-        if info.calibration is not None:
-            probabilities = calibrated(probabilities, info.calibration, info.positive_index)
-        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
-
-    model.eval()
-    curves = {}
-    for name, one in maps.items():
-        both = torch.cat([one, -one])
-        shares, values = deletion_curves(
-            logarithms, image.expand(2, -1, -1, -1), both, wanted.expand(2)
-        )
-        curves[name] = DeletionCurve(
-            shares.numpy().astype(np.float64), *values.numpy().astype(np.float64)
-        )
+    own = torch.from_numpy(prediction.raw_map)[None]
     return Explanation(
         path=str(path),
         prediction=prediction,
         rise=estimate.maps[0].numpy(),
         rise_error=float(estimate.error[0]),
         masks=int(estimate.masks_used[0]),
-        agreement=float(correlation(maps["cam"], maps["rise"]).values[0]),
-        cam_curve=curves["cam"],
-        rise_curve=curves["rise"],
+        agreement=float(correlation(own, estimate.maps).values[0]),
     )
 
 
@@ -195,8 +146,6 @@ def _section(one: Explanation, info: ModelInfo, threshold: float | None, place: 
         Text(_reason(one, info, threshold)),
         Text(f"Maps of {of}", "heading"),
         *_map_blocks(one, info),
-        Text(f"Deletion: probability of {of}", "heading"),
-        *_deletion_blocks(one),
     ]
     return Section(f"image-{place}", f"{place}", f"{place}: {one.name}", blocks)
 
@@ -228,27 +177,3 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
             "noise. More masks (--masks) reduce the error if the score depends on the masks."
         )
     return [PicturesBlock(pictures), Text(said)]
-
-
-def _deletion_blocks(one: Explanation) -> list[Block]:
-    of, drawn, areas, said = one.prediction.map_class, [], [], []
-    for key, name, curve in (
-        ("student", "decision map", one.cam_curve),
-        ("baseline1", "RISE", one.rise_curve),
-    ):
-        if np.isfinite(curve.area):
-            drawn.append(Curve(name, key, curve.shares, curve.probabilities))
-            said.append(f"{name} {number(curve.area, 2)}")
-            areas.append(f"{said[-1]} ({number(curve.reversed_area, 2)})")
-    text = (
-        "The cells of a map are replaced by the mean color, the most salient first. The earlier "
-        f"the probability of {of} falls, the more of it is where the map is high. For the whole "
-        f"image it is {fine_number(one.prediction.probabilities[of])}. Area under the curve, and "
-        "in brackets that of the reversed map, with the least salient cells first: "
-        f"{', '.join(areas) or 'none, since the maps are constant'}. A map whose areas are alike "
-        "does not show where the probability comes from."
-    )
-    title = f"Deletion curves. Areas: {', '.join(said) or 'none'}"
-    axes = "share of removed cells", f"probability of {of}"
-    figure = curves_figure(drawn, title, *axes, unit=(True, True))
-    return [Text(text), FigureBlock("deletion", [("", figure)])]

@@ -34,9 +34,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.deploy.network import TorchNetwork, calibrated, find_calibration, info_of, steps_at
 from preceptor.deploy.prediction import (
     CARD_KEY,
-    DEFAULT_RULE,
     EXPORT_KEY,
-    EXPORT_RULE,
     INFO_KEY,
     Calibration,
     decide,
@@ -341,15 +339,13 @@ def export_model(
     For `threshold` see `find_threshold`; it decides the output `decision`, and is returned.
     """
     model = load_model(folder)
-    calibration = find_calibration(folder, model.spec.positive is not None)
+    calibration = find_calibration(folder)
     info = info_of(model, calibration)
     fixed = find_threshold(threshold, info)
     deployed = DeployedModel(model, fixed, maps=maps, calibration=calibration)
     itself = model_outputs(model, maps=maps, calibration=calibration)
     card = folder / "README.md"
     values = {"threshold": fixed, "input_type": "uint8", "precision": "float32"}
-    if fixed is not None and fixed != info.thresholds.get(DEFAULT_RULE):
-        info = replace(info, thresholds={**info.thresholds, EXPORT_RULE: fixed})
     metadata = {
         INFO_KEY: (info if maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
@@ -372,9 +368,13 @@ def export_model(
 
 def onnx_outputs(content: bytes) -> Computation:
     """Outputs of the content of an ONNX file, computed by ONNX Runtime on the CPU."""
-    from preceptor.deploy.onnx import session_of
+    import onnxruntime
 
-    session = session_of(content)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as well
+    session = onnxruntime.InferenceSession(
+        content, sess_options=options, providers=["CPUExecutionProvider"]
+    )
     names = [one.name for one in session.get_outputs()]
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:

@@ -30,10 +30,6 @@ CALIBRATION = "calibration.json"
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Smallest probability in logarithms."""
 
-# Isotonic regression is constant below its first knot and above its last one. This share of the
-# score itself is added, so that different scores stay different: AUC and decisions do not change,
-# and no probability is 0 or 1.
-_OWN_SHARE = 0.01
 _TWO = np.float32(2)
 
 
@@ -78,17 +74,9 @@ def calibrated(
 
 
 def _calibrated_score(score: Tensor, rest: Tensor, calibration: Calibration) -> Tensor:
-    """(B, 1) g(s) of scores s and the sums of the other probabilities."""
+    """(B, 1) calibrated scores of scores and the sums of the other probabilities."""
     odds = _logarithm(score) - _logarithm(rest)
-    if calibration.kind == "temperature":
-        return (odds / calibration.temperature).sigmoid()
-    knots = torch.tensor(calibration.knots, dtype=torch.float64)
-    values = torch.tensor(calibration.values, dtype=torch.float64)
-    widths = knots.diff()
-    # Piecewise linear: the sum of the rises of its pieces.
-    rises = (odds - knots[:-1]).clamp(min=0.0).minimum(widths) * (values.diff() / widths)
-    regression = values[0] + rises.sum(1, keepdim=True)
-    return (1 - _OWN_SHARE) * regression + _OWN_SHARE * score
+    return (odds / calibration.temperature).sigmoid()
 
 
 def _logarithm(values: Tensor) -> Tensor:
@@ -118,7 +106,7 @@ def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step
     ]
 
 
-def find_calibration(folder: Path, positive: bool) -> Calibration | None:
+def find_calibration(folder: Path) -> Calibration | None:
     """Calibration of a model folder; None if it has none, InputError if its file was changed."""
     checksum = read_checksums(folder).get(CALIBRATION)
     # A calibration that has been removed leaves its checksum, and is missed when it is read.
@@ -130,10 +118,7 @@ def find_calibration(folder: Path, positive: bool) -> Calibration | None:
             "damaged or added after the model was calibrated; copy the folder again"
         )
     content = (folder / CALIBRATION).read_bytes()
-    calibration = validated(TypeAdapter(Calibration), content, f"{folder / CALIBRATION}")
-    if calibration.kind == "isotonic" and not positive:
-        raise InputError(f"{folder}: an isotonic calibration needs a positive class")
-    return calibration
+    return validated(TypeAdapter(Calibration), content, f"{folder / CALIBRATION}")
 
 
 class TorchNetwork:
@@ -162,11 +147,7 @@ class TorchNetwork:
     ) -> TorchNetwork:
         """Network of a model folder; see `load_model` and `find_calibration` for errors."""
         model = load_model(folder)
-        calibration = find_calibration(folder, model.spec.positive is not None)
-        return cls(model, calibration, device=device, precision=precision)
-
-    def check_maps(self, map_class: int | None) -> None:
-        """Accept all classes, see `Network.check_maps`."""
+        return cls(model, find_calibration(folder), device=device, precision=precision)
 
     def __call__(
         self,
@@ -175,7 +156,10 @@ class TorchNetwork:
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Output for a batch, see `Network.__call__`."""
+        """Output for (B, side, side, channels) images in the model's format, not normalized.
+
+        The classes (B,) of the maps are by default the positive one, or the most probable one.
+        """
         try:
             out = self._forward(images, maps=maps, map_classes=map_classes)
         except (MemoryError, RuntimeError) as error:

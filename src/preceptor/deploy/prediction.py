@@ -1,101 +1,57 @@
-"""Predictions of a trained model, and its description, as arrays without torch."""
+"""Predictions of a trained model, and its description, as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import Annotated, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from preceptor.config.files import validated
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized, over_image
-from preceptor.errors import InputError, is_control
+from preceptor.errors import InputError
 from preceptor.metrics.operating_points import known_threshold
 
-CalibrationKind = Literal["temperature", "isotonic"]
 MapKind = Literal["cam", "gradcam", "none"]
 INFO_KEY, CARD_KEY, EXPORT_KEY = "preceptor", "model_card", "preceptor_export"
 """Metadata of exported files: description of the model, model card, settings of the export."""
 DEFAULT_RULE = "eer"
-EXPORT_RULE = "export"
-"""Threshold by which an exported file decides, if it is not that of `DEFAULT_RULE`."""
 
 CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Float = TypeVar("Float", bound=np.floating)
 
 
-def _line(text: str) -> str:
-    if any(map(is_control, text)):
-        raise ValueError("expected text in one line")
-    return text
-
-
-Line = Annotated[str, AfterValidator(_line)]
-
-
 @checked_dataclass(frozen=True, config=CHECKED)
 class Calibration:
-    """Calibration of a model, fitted on validation; `network.calibrated` applies it.
+    """Temperature T of a model, fitted on validation; `network.calibrated` applies it.
 
-    With a positive class, its probability, the score s, becomes g(s), a strictly increasing
-    function, and the other probabilities are scaled so that they add up to 1 − g(s): temperature,
-    g(s) = σ(logit(s) / T), or isotonic, g(s) = 0.99 r(logit(s)) + 0.01 s, where r is linear between
-    knots. Without a positive class, all probabilities become softmax(logits / T).
+    With a positive class, its probability s becomes σ(logit(s) / T), and the other probabilities
+    are scaled so that all add up to 1. Without one, all become softmax(logits / T).
     """
 
-    kind: CalibrationKind
-    temperature: Annotated[float, Field(gt=0)] = 1.0  # T
-    knots: tuple[float, ...] = ()  # increasing log-odds
-    values: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()  # value of r at each knot
-
-    @model_validator(mode="after")
-    def _check(self) -> Calibration:
-        if any(a >= b for a, b in pairwise(self.knots)):
-            raise ValueError("knots: expected increasing numbers")
-        if any(a > b for a, b in pairwise(self.values)):
-            raise ValueError("values: expected increasing numbers")
-        if len(self.knots) != len(self.values) or (self.kind == "isotonic") != bool(self.knots):
-            raise ValueError("expected a value for each knot, and knots for kind isotonic alone")
-        return self
+    temperature: Annotated[float, Field(gt=0)]
 
 
-@checked_dataclass(frozen=True, config=CHECKED)
+@dataclass(frozen=True)
 class ModelInfo:
     """Description of a trained model."""
 
-    classes: tuple[Line, ...]  # in the order of the probabilities
+    classes: tuple[str, ...]  # in the order of the probabilities
     positive: str | None  # class whose probability is the score; None = there is none
     image_format: ImageFormat
     mean: tuple[float, ...]  # mean and std of the input in [0, 1], one value per channel
-    std: tuple[Annotated[float, Field(gt=0)], ...]
-    backbone: Line
-    map_kind: MapKind  # none: the model returns no maps
+    std: tuple[float, ...]
+    backbone: str
+    map_kind: MapKind  # none: an exported file returns no maps
     #: By rule, fixed on validation, of the calibrated score.
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    version: Line = ""  # of the library that built the model
+    version: str = ""  # of the library that built the model
     calibration: Calibration | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelInfo:
-        form = self.image_format
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: expected at least two different names")
-        if self.positive is not None and self.positive not in self.classes:
-            raise ValueError("positive: expected one of the classes, or null")
-        if not 1 <= form.size < 2**16 or form.channels not in (1, 3) or form.canvas:
-            raise ValueError("image_format: expected a size from 1 to 65535, and 1 or 3 channels")
-        if not len(self.mean) == len(self.std) == form.channels:
-            raise ValueError(f"mean, std: expected {form.channels} numbers")
-        if self.calibration and self.calibration.kind == "isotonic" and self.positive is None:
-            raise ValueError("calibration: isotonic needs a positive class")
-        return self
 
     @property
     def positive_index(self) -> int | None:
@@ -103,13 +59,8 @@ class ModelInfo:
         return None if self.positive is None else self.classes.index(self.positive)
 
     def to_json(self) -> str:
-        """JSON text in one line; the inverse of `from_json`."""
+        """JSON text in one line."""
         return _INFO.dump_json(self, exclude={"image_format": {"canvas"}}).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelInfo:
-        """Description from its JSON text."""
-        return validated(_INFO, text, "the description of the model")
 
 
 _INFO = TypeAdapter(ModelInfo)
@@ -118,8 +69,8 @@ _INFO = TypeAdapter(ModelInfo)
 def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | None:
     """Threshold of the score: of a rule (eer, fdr5%, fdr=0.05), or a number from 0 to 1.
 
-    None is the threshold of the export for exported files, else eer for models that have it. A
-    result of None means that the decision is the most probable class.
+    None is eer for models that have it. A result of None means that the decision is the most
+    probable class.
 
     Example:
         >>> info = ModelInfo(("a", "b"), "b", ImageFormat(64), (0.5,) * 3, (0.5,) * 3, "net", "cam",
@@ -128,7 +79,7 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
         [0.4, 0.7, 0.7, 0.25, 0.5]
     """
     if threshold is None:
-        return info.thresholds.get(EXPORT_RULE, info.thresholds.get(DEFAULT_RULE))
+        return info.thresholds.get(DEFAULT_RULE)
     if info.positive is None:
         raise InputError(
             f"threshold {threshold!r}: the model has no positive class; remove the threshold, and "
@@ -151,29 +102,6 @@ class NetworkOutput(NamedTuple):
 
     probabilities: NDArray[np.float32]  # (B, C)
     raw_map: NDArray[np.float32] | None  # (B, h, w), not normalized
-
-
-class Network(Protocol):
-    """Probabilities and decision maps of a batch of images, whatever library computes them."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Description of the model."""
-
-    def check_maps(self, map_class: int | None) -> None:
-        """InputError if the model has no maps of this class."""
-
-    def __call__(
-        self,
-        images: NDArray[np.uint8],
-        *,
-        maps: bool = True,
-        map_classes: NDArray[np.int64] | None = None,
-    ) -> NetworkOutput:
-        """Output for (B, side, side, channels) images in the model's format, not normalized.
-
-        The classes (B,) of the maps are by default the positive one, or the most probable one.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,11 +143,7 @@ class Prediction:
             InputError: There is no map.
         """
         if self.grid_map is None:
-            raise InputError(
-                f"{self.info.backbone}: this model has no maps"
-                if self.info.map_kind == "none"
-                else "the map was not computed; call the predictor with maps=True"
-            )
+            raise InputError("the map was not computed; call the predictor with maps=True")
         return self.grid_map
 
     @property

@@ -23,7 +23,6 @@ from preceptor.data.images import ImageError, load_image, opaque_of
 from preceptor.data.remote import NETWORK_THREADS, is_url
 from preceptor.deploy.prediction import (
     ModelInfo,
-    Network,
     Prediction,
     Predictions,
     find_threshold,
@@ -35,6 +34,7 @@ from preceptor.utils.results import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
+    from preceptor.deploy.network import TorchNetwork
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """Path or URL, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or
@@ -150,7 +150,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: Network,
+        network: TorchNetwork,
         *,
         threshold: str | float | None = None,
         batch_size: int = BATCH_SIZE,
@@ -230,7 +230,7 @@ class Predictor:
 
         Results therefore do not depend on where an iteration starts.
         """
-        wanted = self._map_index(map_of, maps=maps)
+        wanted = self._map_index(map_of)
         for decoded in self._decoded(images, self.batch_size):
             good = [one for one in decoded if isinstance(one, Canvas)]
             bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
@@ -239,11 +239,11 @@ class Predictor:
 
     def predict_decoded(self, decoded: Sequence[Canvas], *, maps: bool = True) -> Predictions:
         """Predictions for images that were decoded by `canvas_of`, at least one, in one pass."""
-        return self._predict(decoded, self._map_index(None, maps=maps), maps)
+        return self._predict(decoded, None, maps)
 
     def check_maps(self, map_of: str | None = None) -> None:
-        """InputError if there is no such class, or an exported file has no maps of it."""
-        self._map_index(map_of, maps=True)
+        """InputError if there is no such class."""
+        self._map_index(map_of)
 
     def _predict(self, decoded: Sequence[Canvas], wanted: int | None, maps: bool) -> Predictions:
         count, positive = len(decoded), self.info.positive_index
@@ -263,16 +263,14 @@ class Predictor:
             classes = np.asarray(out.probabilities.argmax(1), np.int64)
         return Predictions(self.info, out, sizes, self.threshold, classes)
 
-    def _map_index(self, name: str | None, *, maps: bool) -> int | None:
-        """Class of the maps, of which the network has maps."""
+    def _map_index(self, name: str | None) -> int | None:
+        """Class of the maps."""
         index = None
         if name is not None:
             if name not in self.info.classes:
                 known = ", ".join(self.info.classes)
                 raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
             index = self.info.classes.index(name)
-        if maps:
-            self._network.check_maps(index)
         return index
 
     def _decoded(
@@ -316,48 +314,31 @@ def load(
     """Load a trained model for use.
 
     Args:
-        model: Model folder, such as `best`, or ONNX file of `preceptor export`.
+        model: Model folder, such as `best`.
         threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
-            None = that of the export for an exported file, else eer if the model has it, else the
-            decision is the most probable class.
+            None = eer if the model has it, else the decision is the most probable class.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
         batch_size: Number of images per pass.
         workers: Number of threads that decode; None = one per core.
 
     Raises:
-        InputError: The path is no model folder and no exported file, the model is damaged, or a
-            setting is invalid.
+        InputError: The path is no model folder, the model is damaged, or a setting is invalid.
     """
-    path = Path(model)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
-    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     # The library of the network is imported only now.
-    if path.is_dir() or path.suffix.lower() != ".onnx":
-        from preceptor.config.training import Precision as Known
-        from preceptor.deploy.network import TorchNetwork
+    from preceptor.config.training import Precision as Known
+    from preceptor.deploy.network import TorchNetwork
 
-        check_choice("precision", precision, Known)
-        network = TorchNetwork.open(path, device=device, precision=precision)
-        return Predictor(network, threshold=threshold, **settings)
-    if precision != "32-true":
-        raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
-    if path.exists() and not path.is_file():  # a pipe, of which each reading has another content
-        raise InputError(f"{path}: it is not a regular file; name a file of preceptor export")
-    try:
-        from preceptor.deploy.onnx import OnnxNetwork
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
-        ) from error
-    return Predictor(OnnxNetwork(path, device=device), threshold=threshold, **settings)
+    check_choice("precision", precision, Known)
+    network = TorchNetwork.open(Path(model), device=device, precision=precision)
+    return Predictor(network, threshold=threshold, batch_size=batch_size, workers=workers)
 
 
 def files_digest(model: Path) -> str:
-    """Hash of the files of a model."""
+    """Hash of the files of a model folder."""
     digest = hashlib.blake2b(digest_size=10)
-    files = [*model.glob("model.*"), *model.glob("calibration.*")] if model.is_dir() else [model]
-    for file in sorted(files):
+    for file in sorted([*model.glob("model.*"), *model.glob("calibration.*")]):
         digest.update(file_digest(file).encode())
     return digest.hexdigest()

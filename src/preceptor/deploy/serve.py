@@ -54,13 +54,6 @@ Result = TypeVar("Result")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LONGEST = 60  # name of a model, value of a parameter
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-}
-
 
 # -------------------------------------------------------------------- batches
 
@@ -153,18 +146,18 @@ class ServedModel(NamedTuple):
 
 
 def model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder or file.
+    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder.
 
     Example:
-        >>> list(model_paths(["study/best", "small=other/best", "net.onnx"]))
-        ['best', 'small', 'net']
+        >>> list(model_paths(["study/best", "small=other/best"]))
+        ['best', 'small']
     """
     paths: dict[str, Path] = {}
     for text in texts:
         name, given, path = text.partition("=")
         # A path may contain the character itself.
         if not given or Path(text).exists():
-            name, path = Path(text).absolute().name.removesuffix(".onnx"), text
+            name, path = Path(text).absolute().name, text
         if not 1 <= len(name) <= _LONGEST or any(map(is_control, name)):
             raise InputError(f"{text}: a name of a model has 1 to {_LONGEST} characters")
         if name in paths:
@@ -246,7 +239,6 @@ class Service:
                 device=settings.device,
                 batch_size=settings.batch_size,
             )
-            predictor.check_maps()  # rather than when a request asks for them
             predictor(np.zeros((8, 8, 3), np.uint8))  # the first request is as fast as the others
             self.models[name] = ServedModel(predictor, files_digest(path)[:12])
         self.metrics = Metrics(self.models, settings.queue)
@@ -258,7 +250,7 @@ class Service:
 
     def _batcher(self, name: str, model: ServedModel) -> Batcher[tuple[Canvas, bool], Prediction]:
         def predict(batch: list[tuple[Canvas, bool]]) -> Sequence[Prediction]:
-            maps = any(wanted for _, wanted in batch) and model.info.map_kind != "none"
+            maps = any(wanted for _, wanted in batch)
             return model.predictor.predict_decoded([canvas for canvas, _ in batch], maps=maps)
 
         return Batcher(
@@ -352,8 +344,6 @@ class Service:
             raise malformed(f"map: one of {', '.join(forms)} is needed")
         wish = Wish(name, form, given.get("threshold", self.settings.threshold))
         self.models[name].threshold(wish.threshold)
-        if form != "none" and self.models[name].info.map_kind == "none":
-            raise RefusedError(422, f"the model {name!r} has no maps; set map=none")
         return wish
 
     async def predict(self, wish: Wish, content_type: str, body: bytes) -> Reply:
@@ -426,8 +416,8 @@ async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Predictio
 
 
 def application(service: Service) -> ASGIApp:
-    """ASGI application of a service: routes, refusals, the page."""
-    files = {file.name: file.read_bytes() for file in (Path(__file__).parent / "static").iterdir()}
+    """ASGI application of a service: routes and refusals."""
+    document = Path(__file__).with_name("openapi.json").read_bytes()
 
     async def predict(request: Request) -> Reply:
         if service.stopping:
@@ -462,12 +452,8 @@ def application(service: Service) -> ASGIApp:
         answer = {"status": status, "models": list(service.models)}
         return told(answer, 503 if service.stopping else 200)
 
-    async def page(request: Request) -> Reply:
-        path = request.url.path
-        name = "index.html" if path == "/" else path.rpartition("/")[2]
-        if name not in files:
-            raise unknown("there is no such page")
-        return Reply(files[name], _KINDS[Path(name).suffix], headers={"cache-control": "no-cache"})
+    async def openapi(_: Request) -> Reply:
+        return Reply(document, headers={"cache-control": "no-cache"})
 
     def wrapped(
         path: str, handler: Callable[[Request], Awaitable[Reply]], key: bool
@@ -501,9 +487,7 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/metrics", metrics, True),
         ("GET", "/healthz", health, False),
         ("GET", "/readyz", readiness, False),
-        ("GET", "/openapi.json", page, False),
-        ("GET", "/", page, False),
-        ("GET", "/static/{name}", page, False),
+        ("GET", "/openapi.json", openapi, False),
     ]
     routes = [Route(path, wrapped(path, call, key), methods=[way]) for way, path, call, key in ways]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})

@@ -28,7 +28,6 @@ from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
 from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.metrics.split_names import kind_or_none
-from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
 from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
@@ -458,26 +457,6 @@ def identity_of(member: Member) -> dict[str, Any]:
 def _identity(arm: Arm) -> tuple[str, ...]:
     """Cells of an arm in runs.csv, which are different for different arms."""
     return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher, str(arm.steps)
-
-
-def read(folder: str | Path) -> StudyTables:
-    """Tables of a study folder or an archive.
-
-    Args:
-        folder: Study folder, or archive, with a report.
-
-    Raises:
-        InputError: The folder has no results, or a table is damaged.
-    """
-    folder = Path(folder)
-    if not (folder / "results.csv").is_file():
-        raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
-    return StudyTables(
-        **{
-            name.removesuffix(".csv"): read_table(folder / name, schema)
-            for name, schema in CSV_FILES.items()
-        }
-    )
 
 
 # Rows of the main table

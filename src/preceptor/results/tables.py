@@ -236,34 +236,6 @@ CSV_FILES = {
 """The schema of each CSV file of a study folder."""
 
 
-@dataclass(frozen=True, eq=False)
-class StudyTables:
-    """Tables of a study; `results.tables.MEANINGS` describes their columns.
-
-    In studies with several domains every table has a first column `domain`. Lists of values by seed
-    are tuples of numbers.
-
-    Args:
-        results: A row per run, evaluation set and source.
-        rates: A row per run, test set and error rate.
-        runs: A row per run.
-        table: Main table: a row per arm and evaluation set.
-        comparisons: Paired differences and tests.
-        ladder: AUC without maps, with any map, the Teacher's maps and all human maps.
-        domains: Comparisons over domains; empty without several.
-        budget: Annotation budget; empty without one.
-    """
-
-    results: pd.DataFrame
-    rates: pd.DataFrame
-    runs: pd.DataFrame
-    table: pd.DataFrame
-    comparisons: pd.DataFrame
-    ladder: pd.DataFrame
-    domains: pd.DataFrame
-    budget: pd.DataFrame
-
-
 def read_table(file: Path, schema: Schema) -> pd.DataFrame:
     """Table of a CSV file with the types of its schema; empty if the file is missing."""
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Normalization of saliency maps, the correlation of two maps, and deletion curves.
+"""Normalization of saliency maps, and the correlation of two maps.
 
 Maps are (B, h, w). If a map of a pair is constant (up to rounding, see `informative`) or not
 finite, the correlation is undefined: `valid` is false and the value NaN.
@@ -6,16 +6,13 @@ finite, the correlation is undefined: `valid` is false and the value NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from preceptor.data.geometry import CONSTANT_TOLERANCE, LEAST_SPREAD
 from preceptor.errors import InputError
-from preceptor.saliency.cam import binary_logits
-from preceptor.utils.process import evaluating
 
 
 def informative(maps: Tensor) -> Tensor:
@@ -105,68 +102,3 @@ def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
 
 def _nonzero(divisor: Tensor) -> Tensor:
     return torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-
-
-# Deletion.
-
-# Every cell of a 7 × 7 map, one at a time.
-STEPS = 50
-BATCH_SIZE = 64
-
-
-def deletion_curves(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    *,
-    steps: int = STEPS,
-    fill: float = 0.0,
-    batch_size: int = BATCH_SIZE,
-) -> tuple[Tensor, Tensor]:
-    """Deletion curves: the class probability as cells are removed, the most salient first.
-
-    Each cell of a map (B, h, w) is one block of pixels of its image (B, C, H, W); equal cells go
-    row by row. `model` returns logits (N, classes), or a tuple that begins with them, and is in
-    evaluation mode meanwhile. The curve has `steps` points, evenly spaced from no cell to all; a
-    removed pixel has the value `fill`, of which 0 is the mean color. Returns the (points,) share of
-    the cells that are removed, and the (B, points) probability of the classes (B,); NaN for
-    constant or non-finite maps.
-    """
-    fit = images.ndim == 4 and maps.ndim == 3 and classes.shape == (len(images),)
-    fit = fit and len(maps) == len(images) and 0 not in maps.shape[1:]
-    if not fit or maps.shape[1] > images.shape[2] or maps.shape[2] > images.shape[3]:
-        raise InputError(
-            f"images {tuple(images.shape)}, maps {tuple(maps.shape)} and classes "
-            f"{tuple(classes.shape)} must be (B, C, H, W), (B, h, w) and (B,), with h ≤ H and w ≤ W"
-        )
-    if steps < 2 or batch_size < 1:
-        raise InputError(f"steps is {steps}, at least 2; batch_size is {batch_size}, at least 1")
-    device, wide = images.device, torch.float64 if images.dtype == torch.float64 else torch.float32
-    maps, classes = maps.detach().to(device), classes.to(device)
-    maps = maps if maps.is_floating_point() else maps.float()
-    used = informative(maps).nonzero().flatten()
-    order = maps[used].flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).view(-1, *maps.shape[1:])  # rank of each cell, 0 = the most salient
-    cells = maps.shape[1] * maps.shape[2]
-    points = min(steps, cells + 1)
-    counts = torch.arange(points, device=device) * cells // (points - 1)
-    rows, columns = (
-        torch.arange(pixels, device=device) * side // pixels
-        for side, pixels in zip(maps.shape[1:], images.shape[2:], strict=True)
-    )
-    curves = torch.zeros(len(used) * points, dtype=wide, device=device)
-    with torch.no_grad(), evaluating(model):
-        for start in range(0, len(curves), batch_size):
-            part = torch.arange(start, min(start + batch_size, len(curves)), device=device)
-            which, point = part // points, part % points
-            reached = rank[which] < counts[point, None, None]
-            batch = images[used[which]]
-            batch.masked_fill_(reached[:, None, rows[:, None], columns], fill)
-            output = model(batch)
-            logits = output[0] if isinstance(output, tuple) else output
-            chances = binary_logits(logits.to(wide)).softmax(1)
-            curves[part] = chances.gather(1, classes[used[which], None])[:, 0]
-    values = torch.full((len(maps), points), torch.nan, dtype=wide, device=device)
-    values[used] = curves.view(-1, points)
-    return counts.to(wide) / cells, values

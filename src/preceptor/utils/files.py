@@ -165,17 +165,6 @@ def tensors_to(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Context in which an error of a file that names none names a path."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-@contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Context in which a file is locked, which the system ends if the process dies.
 

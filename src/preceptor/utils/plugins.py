@@ -30,7 +30,6 @@ Group = Literal[
     "preceptor.backbones",  # factories of networks
     "preceptor.distances",  # distances of maps
     "preceptor.guidance",  # guidance methods
-    "preceptor.importers",  # readers of annotations
     "preceptor.saliency",  # saliency methods of a model
 ]
 
