@@ -327,22 +327,28 @@ def runs(folder: Path) -> None:
 def report(folder: Path) -> None:
     """Write the report of a study again.
 
-    The report is written from the steps whose results are there, and lists what is missing. For an
-    archive, the tables are written again from its scores.
+    The report is written from the steps that have finished so far. For an archive, the tables
+    are written again from its scores.
 
     Args:
         folder: Study folder.
     """
     with bulk_import():
         from preceptor.report.write import write_results
-        from preceptor.results.domain import write_archived_tables
+        from preceptor.results.domain import lost_runs, write_archived_tables
         from preceptor.results.record import is_archive
         from preceptor.study_folder import reopen
 
     if is_archive(folder):
         print(f"wrote {', '.join(write_archived_tables(folder))} in {folder}")
         return
-    write_results(reopen(folder), folder)
+    study = reopen(folder)
+    if lost := lost_runs(study, folder):
+        raise InputError(
+            f"{folder}: new tables would lack trainings of the present ones: {lost}; restore "
+            "runs and data, or repeat the study; for tables without them, remove runs.csv"
+        )
+    write_results(study, folder)
     print(f"report {folder / 'report.html'}")
 
 

@@ -54,6 +54,7 @@ from preceptor.results.tables import (
     RATES,
     RUNS,
     TABLE,
+    read_table,
 )
 from preceptor.study.checks import coarse_share
 from preceptor.study.plan import Plan, StudyPlan
@@ -63,7 +64,7 @@ from preceptor.study.steps import Arm, Member
 from preceptor.training.prepare import method_of
 from preceptor.training.record import RunRecord
 from preceptor.utils.files import new_folder, replacing
-from preceptor.utils.results import write_atomically
+from preceptor.utils.results import is_finished, write_atomically
 
 OFFERED = ("student", "baseline1", "mapper", "baseline2")
 """Rows of the main table whose models are offered for use: the network without maps only with clean
@@ -567,3 +568,26 @@ def _domains(study: StudyResults) -> pd.DataFrame:
             kept |= {side: whole.loc[key, "mean"], f"{side}_std": whole.loc[key, "std"]}
         lines.append(kept)
     return DOMAINS.table(pd.DataFrame(lines))
+
+
+def lost_runs(study: StudyPlan, out: Path) -> str:
+    """Finished trainings in the tables of a study folder that new tables would lack, in words.
+
+    They are missing, or no part of the study any more since its data or settings have changed.
+    """
+    table = read_table(out / "runs.csv", RUNS)
+    table = table[table["finished"].astype(bool)].drop_duplicates("run")
+    planned = {run.id for run in study.planned_runs()}
+    lost: dict[str, list[str]] = {"missing": [], "of other data or settings": []}
+    for row in table.to_dict("records"):
+        name = f"{row['role']} {row['backbone']}, seed {row['seed']}: {row['run']}"
+        if not is_finished(study.first.protocol.run_folder(row["run"])):
+            lost["missing"].append(name)
+        # Every study has the runs of Baseline 2, whatever it selects.
+        elif row["role"] == "baseline2" and row["run"] not in planned:
+            lost["of other data or settings"].append(name)
+    return ", ".join(
+        f"{len(several)} of {len(table)} {why} (first: {several[0]})"
+        for why, several in lost.items()
+        if several
+    )
