@@ -2,13 +2,14 @@
 
     python benchmarks/compare_guidance.py module:Method [--with gradient:xil ...] [--draws 3]
 
-Method is a subclass of `preceptor.losses.guidance.Guidance` in a module on PYTHONPATH; methods of this
-library are NAME or NAME:PRESET. Every method has the same trials: three strengths, a grid that is
-extended while its end is best, and three lengths, by the same validation sets (with clean labels). It
-is trained with people's maps on all 3,000 images, and with the same maps shuffled: a method is worth
-what it is above its twin. Draws 30 and further of `preceptor data decoys --source fashion` are made in
---to (about 10 seconds a draw); what is trained there is not trained again. Differences are paired by
-draw. benchmarks/evidence/other/compared.csv has the rows of methods that were compared before.
+Method is a subclass of `preceptor.losses.guidance.Guidance` in a module on PYTHONPATH; methods of
+this library are NAME or NAME:PRESET. Every method has the same trials: three strengths, a grid
+that is extended while its end is best, and three lengths, by the same validation sets (with clean
+labels). It is trained with people's maps on all 3,000 images, and with the same maps shuffled: a
+method is worth what it is above its twin. Draws 30 and further of `preceptor data decoys --source
+fashion` are made in --to (about 10 seconds a draw); what is trained there is not trained again.
+Differences are paired by draw. benchmarks/evidence/other/compared.csv has the rows of methods
+that were compared before.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -33,6 +32,7 @@ from torch import nn
 from preceptor.config.settings import Fit, ImageFormat, NetworkFactory
 from preceptor.data.cache import in_memory
 from preceptor.data.loader import Rows
+from preceptor.deploy.prediction import INFO_KEY
 from preceptor.errors import InputError, check_choice, reason
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model, load_model
@@ -309,24 +309,26 @@ _KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
-    """Model of an ONNX file, with the classes and maps of `preceptor export` if it is of it."""
+    """Model of an ONNX file, of any classifier."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name an ONNX file")
     try:
         import onnx as onnx_files
-
-        from preceptor.deploy import onnx
-        from preceptor.deploy.prediction import INFO_KEY
+        import onnxruntime
     except ModuleNotFoundError as error:
         raise InputError(
             f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as well
     try:
-        session = onnx.session_of(str(path))
+        session = onnxruntime.InferenceSession(str(path), sess_options=options)
     except Exception as error:  # ONNX Runtime raises many types
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason(error, 200)}") from error
     if INFO_KEY in session.get_modelmeta().custom_metadata_map:
-        return _of_export(onnx.OnnxNetwork(path, device="cpu"), path, how)
+        raise InputError(
+            f"{path}: it is an export of this library; name the model folder that it is of"
+        )
     run, side = _runner(path, session, how)
     # Whether the output is a probability is seen on a few images; that of one class, in the graph.
     graph = onnx_files.load(str(path), load_external_data=False).graph
@@ -350,25 +352,6 @@ def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
     assumed = f"its input is taken to have the normalization {how.normalization or 'imagenet'}"
     form, notes = ImageFormat(side, how.fit), (how.order, assumed)
     return OpenedModel(str(path), how.classes, how.positive, form, None, notes, outputs)
-
-
-def _of_export(network: Any, path: Path, how: _Setting) -> OpenedModel:
-    info = network.info
-    _check_classes(str(path), info.classes, how)
-    mapped = info.map_kind != "none" and len(info.classes) == 2  # else of one class only
-
-    def outputs(
-        pixels: NDArray[np.uint8], labels: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
-        maps = mapped and labels is not None
-        of = _parts(labels, _BATCH) if maps and labels is not None else repeat(None)
-        both = zip(_parts(pixels, _BATCH), of, strict=False)
-        found = [network(one, maps=maps, map_classes=classes) for one, classes in both]
-        values = np.concatenate([one.probabilities for one in found]).astype(np.float64)
-        return values, np.concatenate([one.raw_map for one in found]) if maps else None
-
-    positive, form = how.positive or info.positive, info.image_format
-    return OpenedModel(str(path), info.classes, positive, form, None, (), outputs)
 
 
 def _runner(
