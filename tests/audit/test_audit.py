@@ -209,7 +209,8 @@ def test_bad_input_is_one_message(data: Path, tmp_path: Path) -> None:
     table.to_csv(file, index=False)
     assert_refused(here("audit", "-", file), ["--write-images"])
     opened = open_model(model(data, "stamp"), classes=["plain", "sick"], input_size=32)
-    broken = replace(opened, guided=None, compute=lambda pixels: np.full((len(pixels), 2), np.nan))
+    nothing = np.full((1, 2), np.nan)
+    broken = replace(opened, guided=None, outputs=lambda pixels, _: (nothing, None))
     with pytest.raises(InputError, match="not finite"):
         audit_model(broken, data)
 

@@ -42,7 +42,6 @@ from preceptor.training.last_layer import Repaired, repaired
 from preceptor.training.run import train
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
-from preceptor.utils.text import number
 
 MOST = 2000
 """Training images of a repair, at most: their pixels are held in memory."""
@@ -277,14 +276,13 @@ def _write(found: Repair, workspace: Workspace, to: Path) -> None:
 
 
 def repair_page(found: Repair) -> str:
-    """Page as HTML: AUC before and after, strengths of the penalty, what it does not say."""
+    """Page as HTML: AUC before and after, and what it does not say."""
     result = found.result
-    rows = [("Swapped, for the repair", result.before, result.after)]
+    rows = [("Swapped images", result.before, result.after)]
     if found.audits:
         one, other = (examined.audit for examined in found.audits)
         rows += [
             ("Audit: ordinary images", one.ordinary, other.ordinary),
-            ("Audit: swapped images", one.swapped, other.swapped),
             ("Audit: class of the outside (0.5 = no effect)", one.outside, other.outside),
             ("Audit: outside alone, marks filled", one.outside_only, other.outside_only),
             ("Audit: inside alone", one.inside_only, other.inside_only),
@@ -292,10 +290,6 @@ def repair_page(found: Repair) -> str:
     lines = [
         Line(name, [Cell(ranged(before)), Cell(ranged(after))], strong=not at)
         for at, (name, before, after) in enumerate(rows)
-    ]
-    grid = [
-        Line(f"{one:g}", [Cell(number(value))], strong=one == result.strength)
-        for one, value in result.scores.items()
     ]
     shown = result.gain.low > 0
     page = PlainPage(
@@ -308,12 +302,6 @@ def repair_page(found: Repair) -> str:
         sections=[
             Section("numbers", "Numbers", "Before and after", [
                 Table("AUC with 95 % interval", "", ["before", "after"], lines),
-            ]),
-            Section("penalty", "Penalty", "Strength of the penalty", [
-                Table("AUC on swapped images after", "strength", ["AUC"], grid),
-            ]),
-            Section("next", "Next", "What to do next", [
-                Text("Test it on images from elsewhere: swapped images say nothing of them."),
                 Text("Thresholds were fixed again; calibrate it again (preceptor calibrate)."),
             ]),
         ],
