@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from preceptor.audit.audit import audit_model
-from preceptor.audit.marked import read_marked
-from preceptor.audit.models import open_model
+from preceptor.auditing.audit import audit
+from preceptor.auditing.marked import read_marked
+from preceptor.auditing.models import open_model
 from preceptor.data.manifest import Manifest
 from preceptor.data.swaps import MarkedImages
 from preceptor.data.workspace import Workspace
@@ -56,14 +56,14 @@ def numbers(model: GuidedModel, workspace: Workspace, draw: int) -> dict[str, An
     for count in MARKS:
         try:
             most = {"most": count} if count else {"most": 500}
-            audit = audit_model(opened, manifest, seed=draw, **most).audit
+            told = audit(opened, manifest, seed=draw, **most).audit
         except PreceptorError as error:
             print(f"audit of {count or 'all'} marks: {error}", flush=True)
             continue
         of = str(count or "all")
-        found |= {f"swapped {of}": audit.swapped.value, f"outside {of}": audit.outside.value}
-        found |= {f"outside low {of}": audit.outside.low, f"verdict {of}": audit.verdict}
-        found[f"least of outsides {of}"] = min(one.value for one in audit.by_outside.values())
+        found |= {f"swapped {of}": told.swapped.value, f"outside {of}": told.outside.value}
+        found |= {f"outside low {of}": told.outside.low, f"verdict {of}": told.verdict}
+        found[f"least of outsides {of}"] = min(one.value for one in told.by_outside.values())
     return found
 
 

@@ -35,14 +35,14 @@ KEYS = ["method", "maps", "alpha", "steps", "draw"]
 
 def offer(target: str, folder: Path) -> str:
     """Offer a class as an entry point, as an installed package would; returns its name."""
-    sys.path[:0] = [os.getcwd(), str(folder)]
+    sys.path[:0] = [Path.cwd(), str(folder)]
     module, _, name = target.partition(":")
     kind = getattr(__import__(module, fromlist=[name]), name)
     info = folder / "compared-1.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: compared\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[preceptor.guidance]\n{kind.name} = {target}\n")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2] + [os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
     return str(kind.name)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from preceptor.version import __version__
 
 if TYPE_CHECKING:
-    from preceptor.audit.audit import audit_model as audit_model
-    from preceptor.audit.repair import repair as repair
+    from preceptor.auditing.audit import audit as audit
+    from preceptor.auditing.repair import repair as repair
     from preceptor.config.run import RunConfig as RunConfig
     from preceptor.data.manifest import Manifest as Manifest
     from preceptor.deploy.predictor import load as load
@@ -37,7 +37,7 @@ _PLACES = {
     "RunConfig": "preceptor.config.run",
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
-    "audit_model": "preceptor.audit.audit",
+    "audit": "preceptor.auditing.audit",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.predict",
     "guidance": "preceptor.losses.guided",
@@ -46,7 +46,7 @@ _PLACES = {
     "load": "preceptor.deploy.predictor",
     "load_model": "preceptor.models.build",
     "network_factory": "preceptor.models.custom",
-    "repair": "preceptor.audit.repair",
+    "repair": "preceptor.auditing.repair",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",
 }

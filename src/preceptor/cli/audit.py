@@ -48,9 +48,9 @@ def audit(
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: it is a file; name a folder")
     with bulk_import():
-        from preceptor.audit import audit as steps
-        from preceptor.audit.marked import TABLE, make_pictures, read_marked, write_pictures
-        from preceptor.audit.page import next_steps, write_audit
+        from preceptor.auditing import audit as steps
+        from preceptor.auditing.marked import TABLE, make_pictures, read_marked, write_pictures
+        from preceptor.auditing.page import next_steps, write_audit
         from preceptor.config.settings import ImageFormat
         from preceptor.data.manifest import Manifest
         from preceptor.utils.process import keep_freed_memory
@@ -67,7 +67,7 @@ def audit(
         write_pictures(make_pictures(marked, form, classes, seed), write_images)
         print(f"wrote {write_images / TABLE}; score its images, then: preceptor audit SCORES.csv")
         return
-    examined = steps.audit_model(
+    examined = steps.audit(
         model, manifest, positive=positive, splits=splits, maps=maps, input_size=input_size,
         most=max_images, seed=seed,
     )  # fmt: skip

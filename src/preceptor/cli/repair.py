@@ -39,7 +39,7 @@ def repair(
         seed: Seed of all draws.
     """
     with bulk_import():
-        from preceptor.audit import repair as steps
+        from preceptor.auditing import repair as steps
         from preceptor.utils.process import keep_freed_memory
 
     keep_freed_memory()

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor import audit_model
-from preceptor.audit.audit import _verdict
-from preceptor.audit.models import open_model
-from preceptor.audit.page import audit_page
+from preceptor import audit
+from preceptor.auditing.audit import _verdict
+from preceptor.auditing.models import open_model
+from preceptor.auditing.page import audit_page
 from preceptor.data.swaps import Estimate
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
@@ -113,12 +113,12 @@ def test_a_model_that_reads_the_stamp_is_found(data: Path, tmp_path: Path) -> No
 
 
 def test_a_model_that_reads_the_evidence_is_not_accused(data: Path) -> None:
-    found = audit_model(model(data, "evidence"), data, input_size=32)
-    audit = found.audit
-    assert audit.verdict == "not shown"
-    assert audit.drop.value < 0.1
-    assert audit.inside_only.value > 0.9
-    assert audit.map_inside > 2 * audit.map_chance
+    found = audit(model(data, "evidence"), data, input_size=32)
+    told = found.audit
+    assert told.verdict == "not shown"
+    assert told.drop.value < 0.1
+    assert told.inside_only.value > 0.9
+    assert told.map_inside > 2 * told.map_chance
     # Nobody may read that all is well.
     page = audit_page(found)
     for text in ("no shortcut inside the marks", "nothing about images from elsewhere"):
@@ -142,8 +142,8 @@ def test_scores_from_elsewhere_give_the_audit_of_the_model(data: Path, tmp_path:
     sick = opened.probabilities(np.stack(pixels))[:, 1]
     scores = pd.DataFrame({"path": table["path"], "score_plain": 1 - sick, "score_sick": sick})
     scores.to_csv(tmp_path / "scores.csv", index=False)
-    own = audit_model(model(data, "stamp"), data, input_size=32).audit
-    given = audit_model(tmp_path / "scores.csv", data, input_size=32).audit
+    own = audit(model(data, "stamp"), data, input_size=32).audit
+    given = audit(tmp_path / "scores.csv", data, input_size=32).audit
     assert given.outside == own.outside
     assert np.isnan(given.map_inside)
     assert given.drop == own.drop
@@ -169,7 +169,7 @@ def test_maps_of_a_teacher_replace_marks(data: Path, tmp_path: Path) -> None:
     number = np.zeros(len(table), np.int32)
     store = MapStore(info, table["path"].to_numpy(object), grids, number, number.astype(np.float32))
     write_store(tmp_path / "maps", store)
-    found = audit_model(model(data, "stamp"), data, maps=tmp_path / "maps", input_size=32).audit
+    found = audit(model(data, "stamp"), data, maps=tmp_path / "maps", input_size=32).audit
     assert found.marked == 40
     assert found.verdict == "shown"
 
@@ -212,7 +212,7 @@ def test_bad_input_is_one_message(data: Path, tmp_path: Path) -> None:
     nothing = np.full((1, 2), np.nan)
     broken = replace(opened, guided=None, outputs=lambda pixels, _: (nothing, None))
     with pytest.raises(InputError, match="not finite"):
-        audit_model(broken, data)
+        audit(broken, data)
 
 
 @pytest.mark.parametrize(
@@ -233,4 +233,4 @@ def test_the_verdict_needs_both_intervals(
 
 def test_a_model_of_other_classes_is_refused(data: Path, models: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="classes"):
-        audit_model(models["plain"], data)
+        audit(models["plain"], data)

@@ -29,8 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from preceptor.audit.marked import Pictures, make_pictures, read_marked, read_scores
-from preceptor.audit.models import OpenedModel, open_model
+from preceptor.auditing.marked import Pictures, make_pictures, read_marked, read_scores
+from preceptor.auditing.models import OpenedModel, open_model
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
 from preceptor.data.manifest import Manifest
@@ -104,7 +104,7 @@ class Examined:
     scores: dict[str, Array]  # (m, C) probabilities by set of images
 
 
-def audit_model(
+def audit(
     model: str | Path | nn.Module | OpenedModel,
     manifest: str | Path | Manifest,
     *,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import preceptor
-from preceptor.audit import repair as steps
+from preceptor.auditing import repair as steps
 from preceptor.errors import InputError
 from preceptor.metrics.auc import auc
 from tests.commands import assert_refused, here
@@ -133,7 +133,7 @@ def test_a_repaired_model_predicts_without_the_stamp(
     assert "gain +" in outcome.out
     assert "shown" in outcome.out
     assert "networks_of_repair:stamp, which must be on PYTHONPATH" in outcome.out
-    opened = preceptor.audit.models.open_model(f"{model}:stamp", classes=("plain", "sick"))
+    opened = preceptor.auditing.models.open_model(f"{model}:stamp", classes=("plain", "sick"))
     assert opened.guided is not None
     preceptor.models.build.save_model(opened.guided, tmp_path / "before")
     before = clean_auc(tmp_path / "before", folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preceptor.audit.audit import Audit, Examined, Part, ranged
+from preceptor.auditing.audit import Audit, Examined, Part, ranged
 from preceptor.report.blocks import (
     Block,
     CaptionedPicture,

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from preceptor.audit.audit import Examined, audit_model, ranged
-from preceptor.audit.marked import Marked, read_marked
-from preceptor.audit.models import Normalization, OpenedModel, open_model
+from preceptor.auditing.audit import Examined, audit, ranged
+from preceptor.auditing.marked import Marked, read_marked
+from preceptor.auditing.models import Normalization, OpenedModel, open_model
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training
@@ -155,7 +155,7 @@ def repair(
     if val:
         tell("audit before and after")
         after = replace(opened, guided=new)
-        before, then = (audit_model(one, table, splits=val, seed=seed) for one in (opened, after))
+        before, then = (audit(one, table, splits=val, seed=seed) for one in (opened, after))
         audits = before, then
     found = Repair(opened.name, result, said, audits)
     _write(found, Workspace(table), to)

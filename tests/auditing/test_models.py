@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from preceptor.audit.models import open_model
+from preceptor.auditing.models import open_model
 from preceptor.deploy.export import export_model, synthetic_images
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
