@@ -54,12 +54,16 @@ def test_a_mean_of_a_table_is_that_of_the_archived_scores(study: object) -> None
 
 
 def test_a_pooled_mean_of_equal_studies_is_their_mean() -> None:
-    strata = [np.array([0.01, 0.02, 0.03]), np.array([0.02, 0.03, 0.04])]
+    strata = [
+        np.array([0.01, 0.02, 0.03]),
+        np.array([0.02, 0.03, 0.04]),
+        np.array([0.015, 0.025, 0.035]),
+    ]
     found, new = evidence.pooled_difference(strata)
     assert new[0] < found.low < found.high < new[1]
     assert found.mean == pytest.approx(0.025)
     assert found.low < 0.025 < found.high
-    assert found.p == 2 / 2**6  # the observed signs and their opposites
+    assert found.p == 2 / 2**9  # the observed signs and their opposites
 
 
 def test_claims_in_sentences_have_the_numbers_of_the_tables() -> None:
