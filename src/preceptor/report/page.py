@@ -152,7 +152,10 @@ def _facts(study: StudyPlan, results: StudyResults) -> list[list[str]]:
         own = domain.setup
         of = f"{own.domain}: " if own.domain else ""
         positive = f", positive {own.positive}" if own.positive is not None else ""
-        about.append(f"{of}primary set {own.primary}, classes {names_of(own.classes)}{positive}")
+        regime = f"{'with' if own.clean_labels else 'without'} clean labels for the selection"
+        about.append(
+            f"{of}primary set {own.primary}, classes {names_of(own.classes)}{positive}, {regime}"
+        )
     done, total = results.progress
     counts = sorted({len(plan.seeds) for plan in study})
     seeds = f"{names_of(map(str, counts))} seed{'s' if counts != [1] else ''}"

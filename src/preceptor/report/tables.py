@@ -65,6 +65,8 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         if line is None:
             return Cell()
         notes = [_setting_note(row, row.arms[column]) if column in row.arms else ""]
+        if (trials := line["trials"]) is not None and trials > 1:
+            notes.append(f"{trials:.0f} trials")
         notes.append(_seeds_note(results, line["n"]))
         if results.is_trained_on(row.key, evaluation):
             notes.append("trained on images of this set")
@@ -104,9 +106,9 @@ def _mean_cell(results: Results, values: Sequence[float] | pd.Series) -> Cell:
 
 def _setting_note(row: Row, arm: Arm) -> str:
     """Selected setting of an arm; "" if nothing was selected."""
-    if row.key in ("baseline2", "mapper", "mapper_all"):  # nothing, or the maps alone
-        return ""
-    if arm.alpha == 1 or row.key == "baseline1_paper":
+    if row.key in ("baseline2", "mapper", "mapper_all"):  # at most the length, or the maps alone
+        return f"{arm.steps:,} steps" if arm.steps else ""
+    if (arm.alpha == 1 and not arm.steps) or row.key == "baseline1_paper":
         return arm.guidance
     return str(arm.setting)
 
