@@ -3,12 +3,17 @@
     python benchmarks/ask_marks.py frozen MANIFEST --weights FILE --to CSV
     python benchmarks/ask_marks.py study FOLDER --to CSV
 
-`frozen`: a network with ImageNet weights whose last layer is a logistic regression on the training
-images (plain), on 60 marked ones alone, on swapped ones (repair), and on a clean validation set
-(dfr). Draws are of marks. `study`: all networks of a study folder are audited, and its networks
-without maps repaired, by marks, by the maps of its mapper, and by shuffled maps. A row of the table
-is a network: its AUC on each evaluation set, on swapped validation images of 20, 60 and all marks,
-and the AUC for the class of the outside on them. Rows that are there are not computed again.
+`frozen`: a network with ImageNet weights whose last layer is a logistic regression on the
+training images (no maps), on 60 marked ones alone, on swapped ones (repair), and on a clean
+validation set (dfr). Draws are of marks. `study`: both baselines and the Students of a study
+folder at all of their settings, and its network without maps repaired, by marks, by the maps of
+its mapper, and by shuffled ones. Marked validation images are those of sets that have the
+shortcut of the training.
+
+A row of the table is a network: AUC and worst accuracy of a source on each evaluation set, and for
+20, 60 and all marked validation images the AUC on swapped images, the least of it over the classes
+that give the outside, and the AUC for the class of the outside; of the network without maps also
+the verdict of the audit. Draws that are there are not computed again.
 """
 
 from __future__ import annotations
@@ -16,142 +21,213 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from preceptor.auditing.audit import audit
-from preceptor.auditing.marked import read_marked
+from preceptor.auditing.marked import make_pictures, read_marked
 from preceptor.auditing.models import open_model
+from preceptor.data.cache import in_memory
+from preceptor.data.loader import Rows
 from preceptor.data.manifest import Manifest
-from preceptor.data.swaps import MarkedImages
+from preceptor.data.swaps import MarkedImages, SwappedImages
 from preceptor.data.workspace import Workspace
 from preceptor.errors import PreceptorError
 from preceptor.inference.predict import score_sets
+from preceptor.metrics.auc import log_odds, macro_auc
 from preceptor.metrics.scores import set_auc
 from preceptor.models.build import build_model, load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.study_folder import reopen
-from preceptor.training.last_layer import clean_sets, repaired, with_last_layer_trained
+from preceptor.training.last_layer import (
+    clean_sets,
+    head_inputs,
+    repaired,
+    with_last_layer_trained,
+)
 
-MARKS = (20, 60, 0)  # 0 = all
+MARKS = (20, 60, 0)  # 0 = all, at most 500 validation and 2,000 training images
+Table = NDArray[np.float64]
 Networks = Iterator[tuple[str, Callable[[], GuidedModel]]]
 
 
-def numbers(model: GuidedModel, workspace: Workspace, draw: int) -> dict[str, Any]:
-    """AUC of a network on all evaluation sets, worst group, and its audits."""
-    manifest, positive = workspace.manifest, model.spec.positive
-    classes, found = [*model.spec.classes], dict[str, Any]()
-    for name, own in score_sets(model, workspace).groupby("split"):
-        found[str(name)] = set_auc(own, classes, positive)
-        right = own[[f"score_{one}" for one in classes]].to_numpy().argmax(1)
-        right = right == own["label"].map(classes.index).to_numpy()
-        groups = pd.Series(right).groupby(own["source"].to_numpy()).mean()
-        found[f"{name} worst source"] = float(groups.min())
-    opened = open_model(model, classes=manifest.classes)
-    for count in MARKS:
-        try:
-            most = {"most": count} if count else {"most": 500}
-            told = audit(opened, manifest, seed=draw, **most).audit
-        except PreceptorError as error:
-            print(f"audit of {count or 'all'} marks: {error}", flush=True)
-            continue
-        of = str(count or "all")
-        found |= {f"swapped {of}": told.swapped.value, f"outside {of}": told.outside.value}
-        found |= {f"outside low {of}": told.outside.low, f"verdict {of}": told.verdict}
-        found[f"least of outsides {of}"] = min(one.value for one in told.by_outside.values())
-    return found
+def own_sets(manifest: Manifest) -> list[str]:
+    """Validation sets that have the shortcut of the training images, if there is one."""
+    return [one for one in manifest.eval_splits("val") if one not in clean_sets(manifest)]
+
+
+@dataclass
+class Judge:
+    """What judges the networks of a draw: evaluation sets, and swapped validation images.
+
+    With `base`, networks differ from it in the last layer alone, and features are computed once.
+    """
+
+    manifest: Manifest
+    model: GuidedModel
+    draw: int
+    base: bool
+    whole: Table | None = None  # features of all rows of the manifest
+
+    def __post_init__(self) -> None:
+        form, classes = self.model.spec.image_format, self.model.spec.classes
+        self.swaps: dict[str, tuple[SwappedImages, Any]] = {}
+        for count in MARKS:
+            how: dict[str, Any] = {"most": count or 500, "seed": self.draw}
+            marked = read_marked(
+                self.manifest, form, classes, splits=own_sets(self.manifest), **how
+            )
+            swapped = make_pictures(marked, form, classes, self.draw).swapped
+            images = self.features(swapped.pixels) if self.base else swapped.pixels
+            self.swaps[str(count or "all")] = swapped, images
+
+    def features(self, pixels: Any) -> Table:
+        form = self.model.spec.image_format
+        rows = Rows(in_memory(pixels), np.arange(len(pixels)), np.zeros(len(pixels), np.int64),
+                    form.size, form.fit)  # fmt: skip
+        return head_inputs(self.model, rows)
+
+    def probabilities(self, model: GuidedModel, images: Any) -> Table:
+        if not self.base:
+            return open_model(model, classes=self.manifest.classes).probabilities(images)
+        weight = model.head.weight.detach().double().numpy()
+        return np.asarray(softmax(images @ weight.T + model.head.bias.detach().double().numpy(), 1))
+
+    def scores(self, model: GuidedModel) -> pd.DataFrame:
+        """Scores of all evaluation sets."""
+        if not self.base:
+            return score_sets(model, Workspace(self.manifest))
+        values = self.probabilities(model, self.whole)
+        columns = {f"score_{one}": values[:, at] for at, one in enumerate(model.spec.classes)}
+        return self.manifest.table.assign(**columns)[~self.manifest.train_mask]
+
+    def numbers(self, model: GuidedModel) -> dict[str, Any]:
+        """Numbers of a network."""
+        classes, found = [*model.spec.classes], dict[str, Any]()
+        for name, own in self.scores(model).groupby("split"):
+            found[str(name)] = set_auc(own, classes, model.spec.positive)
+            best = own[[f"score_{one}" for one in classes]].to_numpy().argmax(1)
+            right = pd.Series(best == own["label"].map(classes.index).to_numpy())
+            by_source = right.groupby(own["source"].to_numpy(object)).mean()
+            found[f"{name} worst source"] = float(by_source.min())
+        for of, (swapped, images) in self.swaps.items():
+            odds = log_odds(self.probabilities(model, images))
+            found[f"swapped {of}"] = macro_auc(swapped.labels, odds)
+            found[f"outside {of}"] = macro_auc(swapped.outside_labels, odds)
+            on = [swapped.outside_labels == one for one in np.unique(swapped.outside_labels)]
+            found[f"least {of}"] = min(macro_auc(swapped.labels[one], odds[one]) for one in on)
+        return found
+
+    def verdicts(self, model: GuidedModel) -> dict[str, str]:
+        """Verdicts of the audit."""
+        opened = open_model(model, classes=self.manifest.classes)
+        how: dict[str, Any] = {"splits": own_sets(self.manifest), "seed": self.draw}
+        return {
+            f"verdict {count or 'all'}": audit(
+                opened, self.manifest, most=count or 200, **how
+            ).audit.verdict
+            for count in MARKS
+        }
 
 
 def shuffled(images: MarkedImages, draw: int) -> MarkedImages:
     """The same images with the marks of other images of their class."""
     masks, rng = images.masks.copy(), np.random.default_rng([draw, 9])
     for label in np.unique(images.labels):
-        own = np.flatnonzero((images.labels == label) & images.masks.any((1, 2)))
-        masks[own] = images.masks[np.roll(rng.permutation(own), 1)][
-            np.argsort(rng.permutation(own))
-        ]
+        marked = np.flatnonzero((images.labels == label) & images.masks.any((1, 2)))
+        order = rng.permutation(marked)
+        masks[order] = images.masks[np.roll(order, 1)]  # no image keeps its own
     return replace(images, masks=masks)
 
 
 def repairs(model: GuidedModel, manifest: Manifest, draw: int, maps: Path | None) -> Networks:
     """The network with its last layer trained again on swapped images."""
     form, classes = model.spec.image_format, model.spec.classes
-    of_val = [one for one in manifest.eval_splits("val") if one not in clean_sets(manifest)]
 
-    def read(splits: list[str], most: int | None, store: Path | None = None) -> MarkedImages:
+    def read(splits: list[str], most: int, store: Path | None = None) -> MarkedImages:
         how: dict[str, Any] = {"splits": splits, "most": most, "seed": draw, "maps": store}
         return read_marked(manifest, form, classes, **how).images
 
-    def repair(images: MarkedImages, most: int | None) -> GuidedModel:
-        return repaired(model, images, read(of_val, most or 500), seed=draw).model
-
-    for count in MARKS:
-        name = f"{count or 'all'} marks"
-        own = read(["train"], count or 2000)
-        yield f"repair by {name}", lambda own=own, count=count: repair(own, count)
-        mixed = shuffled(own, draw)
-        yield f"repair by {name}, shuffled", lambda own=mixed, count=count: repair(own, count)
-    if maps is not None:
-        own = read(["train"], 2000, maps)
-        yield "repair by the Teacher", lambda: repair(own, 60)
-        mixed = shuffled(own, draw)
-        yield "repair by the Teacher, shuffled", lambda: repair(mixed, 60)
+    for name, count, store in (
+        *((f"{count or 'all'} marks", count, None) for count in MARKS),
+        *([("the Teacher", 60, maps)] if maps else []),
+    ):
+        images = read(["train"], 2000 if store else count or 2000, store)
+        held = read(own_sets(manifest), count or 500)
+        for twin, own in (("", images), (", shuffled", shuffled(images, draw))):
+            yield (
+                f"repair by {name}{twin}",
+                lambda own=own, held=held: repaired(model, own, held, seed=draw).model,
+            )
 
 
-def frozen(given: argparse.Namespace, manifest: Manifest, draw: int) -> Networks:
+def frozen(given: argparse.Namespace) -> Iterator[tuple[Judge, Networks]]:
     """Networks whose last layer alone is trained."""
+    manifest = Manifest.read(given.data, verify=False)
     torch.manual_seed(0)
     size = {"input_size": given.size, "positive": given.positive, "weights": str(given.weights)}
     base = build_model(given.backbone, manifest.classes, **size)
     workspace, table = Workspace(manifest), manifest.table
-    train = (table["split"] == "train").to_numpy()
 
-    def on(mask: Any) -> GuidedModel:
-        rows = workspace.rows(np.flatnonzero(mask), base.spec.image_format, cache="none")
-        return with_last_layer_trained(base, rows)
+    def rows(mask: Any) -> Rows:
+        return workspace.rows(np.flatnonzero(mask), base.spec.image_format, cache="none")
 
-    plain = on(train)
-    yield "no maps", lambda: plain
-    alone = pd.Series(np.random.default_rng(draw).permutation(np.flatnonzero(train)))
-    turn = alone.groupby(table["label"].to_numpy()[alone]).cumcount()
-    chosen = alone.iloc[turn.argsort(kind="stable")[:60]].to_numpy()
-    yield "60 images alone", lambda: on(np.isin(np.arange(len(table)), chosen))
-    for name in clean_sets(manifest):
-        yield f"dfr on {name}", lambda name=name: on((table["split"] == name).to_numpy())
-    yield from repairs(plain, manifest, draw, None)
+    whole = head_inputs(base, rows(np.ones(len(table), bool)))
+    print("features are there", flush=True)
+    plain = with_last_layer_trained(base, rows(manifest.train_mask))
+
+    def networks(draw: int) -> Networks:
+        yield "no maps", lambda: plain
+        chosen = pd.Series(
+            np.random.default_rng(draw).permutation(np.flatnonzero(manifest.train_mask))
+        )
+        turn = chosen.groupby(table["label"].to_numpy()[chosen]).cumcount()
+        alone = chosen.iloc[turn.argsort(kind="stable")[:60]].to_numpy()
+        marked = np.isin(np.arange(len(table)), alone)
+        yield "60 images alone", lambda: with_last_layer_trained(base, rows(marked))
+        for name in clean_sets(manifest):
+            there = (table["split"] == name).to_numpy()
+            yield f"dfr on {name}", lambda there=there: with_last_layer_trained(base, rows(there))
+        yield from repairs(plain, manifest, draw, None)
+
+    for draw in range(given.draws):
+        yield Judge(manifest, base, draw, True, whole), networks(draw)
 
 
-def of_study(folder: Path) -> Iterator[tuple[int, Manifest, Networks]]:
+def of_study(given: argparse.Namespace) -> Iterator[tuple[Judge, Networks]]:
     """Networks of a study, by seed."""
-    plan = reopen(folder).first
-    protocol = plan.protocol
-    for seed in plan.seeds:
-        members = [one for one in plan.members if one.seed == seed and one.arm.annotated is None]
-        workspace = protocol.workspaces.of(seed)
+    plan = reopen(given.data).first
+    protocol, (backbone, *_), teacher = plan.protocol, plan.study.students, plan.winner()
+    setting = plan.setting_of("baseline2", backbone)
+    assert setting is not None
+    assert teacher is not None
+    for seed in plan.seeds[: given.draws]:
+        run = protocol.baseline2(backbone, setting, seed)
+        plain = load_model(protocol.run_folder(run.id) / "model")
+        manifest = protocol.workspaces.of(seed).manifest
+        folders = {
+            f"{one.arm.label}, {one.arm.setting}": protocol.run_folder(one.run) / "model"
+            for one in plan.members
+            if one.seed == seed and one.arm.role in ("baseline1", "baseline2", "student", "dfr")
+        }
 
-        def networks(members: list[Any] = members, seed: int = seed) -> Networks:
-            for one in members:
-                model = protocol.run_folder(one.run) / "model"
-                if one.arm.role not in ("mapper", "mapper_all") and model.is_dir():
-                    yield (
-                        f"{one.arm.label}, {one.arm.setting}",
-                        lambda model=model: load_model(model),
-                    )
-            plain = plan.setting_of("baseline2", plan.study.students[0])
-            teacher = plan.winner()
-            if plain is None or teacher is None:
-                return
-            run = protocol.baseline2(plan.study.students[0], plain, seed)
-            source, _ = protocol.maps_of(teacher, seed)
-            base = load_model(protocol.run_folder(run.id) / "model")
-            yield from repairs(base, protocol.workspaces.of(seed).manifest, seed, source.path)
+        def networks(
+            plain: GuidedModel = plain, folders: Any = folders, seed: int = seed
+        ) -> Networks:
+            yield "no maps", lambda: plain
+            for name, folder in folders.items():
+                yield name, lambda folder=folder: load_model(folder)
+            maps = protocol.maps_of(teacher, seed)[0].path
+            yield from repairs(plain, protocol.workspaces.of(seed).manifest, seed, maps)
 
-        yield seed, workspace.manifest, networks()
+        yield Judge(manifest, plain, seed, False), networks()
 
 
 def main() -> None:
@@ -166,23 +242,22 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     given = parser.parse_args()
     rows = pd.read_csv(given.to).to_dict("records") if given.to.is_file() else []
-    done = {(row["draw"], row["network"]) for row in rows}
-    if given.kind == "study":
-        parts: Any = of_study(given.data)
-    else:
-        manifest = Manifest.read(given.data, verify=False)
-        parts = ((d, manifest, frozen(given, manifest, d)) for d in range(given.draws))
-    for draw, manifest, networks in parts:
-        workspace = Workspace(manifest)
+    done = {row["draw"] for row in rows}
+    for judge, networks in (frozen if given.kind == "frozen" else of_study)(given):
+        if judge.draw in done:
+            continue
         for name, network in networks:
-            if (draw, name) not in done:
-                started = time.monotonic()
+            started = time.monotonic()
+            try:
                 model = network()
-                made = time.monotonic() - started
-                row = {"draw": draw, "network": name, "seconds": made}
-                rows.append(row | numbers(model, workspace, draw))
-                pd.DataFrame(rows).to_csv(given.to, index=False)
-                print(f"{draw} {name}: {made:.0f} s", flush=True)
+            except PreceptorError as error:
+                print(f"{judge.draw} {name}: {error}", flush=True)
+                continue
+            row = {"draw": judge.draw, "network": name, "seconds": time.monotonic() - started}
+            row |= judge.numbers(model)
+            rows.append(row | (judge.verdicts(model) if name == "no maps" else {}))
+            print(f"{judge.draw} {name}: {row['seconds']:.0f} s", flush=True)
+        pd.DataFrame(rows).to_csv(given.to, index=False)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,10 @@ def check_study(
             model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
             grid = model.guidable_grid()
             if "dfr" in study.controls and clean and backbone in study.students:
-                check_last_layer(model)
+                try:
+                    check_last_layer(model)
+                except InputError as error:
+                    raise InputError(f"controls: dfr: {error}") from error
             training = training_of(study)
             if training.readout == "auto":
                 check_readout(model)
