@@ -29,6 +29,7 @@ from preceptor.data.swaps import (
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.sources import marked_classes, place_maps, with_maps
+from preceptor.metrics.paired_tests import unit_codes
 from preceptor.utils.files import replacing
 from preceptor.utils.results import digest
 
@@ -46,6 +47,11 @@ class Marked:
     images: MarkedImages
     table: pd.DataFrame  # (n rows) of the manifest
     splits: tuple[str, ...]
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """(n,) group of each image, or the image itself."""
+        return unit_codes(self.table["group"], len(self.table))
 
 
 def read_marked(

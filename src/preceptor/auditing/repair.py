@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from preceptor.auditing.audit import Examined, audit, ranged
@@ -33,7 +31,6 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.inference.annotate import compute_maps, rows_of
 from preceptor.inference.predict import score_frame
 from preceptor.maps.store import write_store
-from preceptor.metrics.paired_tests import unit_codes
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import WEIGHTS, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
@@ -74,6 +71,7 @@ class Repair:
     """Repair of a model, and what was said about it."""
 
     name: str  # of the model before
+    notes: tuple[str, ...]  # what was assumed about it
     result: Repaired
     sentences: tuple[str, ...]
     audits: tuple[Examined, Examined] | None  # before and after; None without validation marks
@@ -138,8 +136,8 @@ def repair(
         marked.images,
         held.images if held else None,
         seed=seed,
-        train_groups=_units(marked),
-        validation_groups=_units(held) if held else None,
+        train_groups=marked.units,
+        validation_groups=held.units if held else None,
     )
     new = result.model
     new.spec = replace(new.spec, positive=opened.positive, thresholds={})
@@ -157,7 +155,7 @@ def repair(
         after = replace(opened, guided=new)
         before, then = (audit(one, table, splits=val, seed=seed) for one in (opened, after))
         audits = before, then
-    found = Repair(opened.name, result, said, audits)
+    found = Repair(opened.name, opened.notes, result, said, audits)
     _write(found, Workspace(table), to)
     return found
 
@@ -187,10 +185,6 @@ def _validation_sets(table: Manifest, splits: list[str] | None) -> list[str]:
         known = ", ".join(table.eval_splits("val")) or "none"
         raise InputError(f"split {wrong[0]!r} is no validation set; the manifest has {known}")
     return splits
-
-
-def _units(marked: Marked) -> NDArray[np.int64]:
-    return unit_codes(marked.table["group"], len(marked.table))
 
 
 def _marked_by_teacher(
@@ -298,7 +292,7 @@ def repair_page(found: Repair) -> str:
         facts=[found.name, f"classes {', '.join(result.model.spec.classes)}"],
         headline=f"{'Shown' if shown else 'Not shown'}: the repaired model is better on swapped "
         "images",
-        sentences=[*found.sentences, _BLIND],
+        sentences=[*found.sentences, *(f"Assumed: {one}." for one in found.notes), _BLIND],
         sections=[
             Section("numbers", "Numbers", "Before and after", [
                 Table("AUC with 95 % interval", "", ["before", "after"], lines),

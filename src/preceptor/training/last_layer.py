@@ -23,7 +23,6 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.data.cache import in_memory
 from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.swaps import Estimate, MarkedImages, estimate, replicates, swap
@@ -309,7 +308,7 @@ def _test(
 ) -> _Test:
     classes = len(model.spec.classes)
     swapped = swap(images, classes=classes, per_image=_TESTED, seed=seed)
-    rows = _rows(model, swapped.pixels, swapped.labels)
+    rows = Rows.in_memory(swapped.pixels, swapped.labels, model.spec.fit)
     odds = {0.0: log_odds(predict(model, rows).probabilities)}
     features = head_inputs(new, rows)
     for strength, (weight, bias) in layers.items():
@@ -325,7 +324,9 @@ def _seen(
     classes, features, labels = len(model.spec.classes), [], []
     for turn in range(per_image):  # all of them at once may not fit into memory
         swapped = swap(images, classes=classes, per_image=1, seed=1000 * seed + turn + 1)
-        features.append(head_inputs(model, _rows(model, swapped.pixels, swapped.labels)))
+        features.append(
+            head_inputs(model, Rows.in_memory(swapped.pixels, swapped.labels, model.spec.fit))
+        )
         labels.append(swapped.labels)
     return np.concatenate(features), np.concatenate(labels)
 
@@ -395,7 +396,3 @@ def _folds(labels: NDArray[np.int64], units: NDArray[np.int64], seed: int) -> ND
 
 def _of(images: MarkedImages, which: NDArray[np.bool_]) -> MarkedImages:
     return MarkedImages(images.pixels[which], images.masks[which], images.labels[which])
-
-
-def _rows(model: GuidedModel, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Rows:
-    return Rows(in_memory(pixels), np.arange(len(pixels)), labels, pixels.shape[1], model.spec.fit)
