@@ -29,7 +29,6 @@ OPTIONAL = {
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
     "label/app.py": "web",
-    "tracking.py": "track",
 }
 
 
@@ -40,7 +39,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/images.py", "data/remote.py", "deploy/export.py", "tracking.py"}
+INSIDE = {"data/images.py", "data/remote.py", "deploy/export.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:
