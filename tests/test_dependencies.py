@@ -19,6 +19,7 @@ MODULES = {"pyyaml": "yaml", "pillow": "PIL", "scikit-image": "skimage", "scikit
 WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
+    "auditing/models.py": "onnx",
     "benchmark/decoys.py": "demo",
     "data/images.py": "dicom",
     "data/remote.py": "remote",
@@ -39,7 +40,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/images.py", "data/remote.py", "deploy/export.py"}
+INSIDE = {"auditing/models.py", "data/images.py", "data/remote.py", "deploy/export.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:

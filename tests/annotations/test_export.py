@@ -45,7 +45,7 @@ def test_images_that_nobody_examined_are_exported_if_asked_for(tmp_path: Path) -
     manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
     for every, count in ((False, 6), (True, 7)):
         images = manifest_images(manifest, every=every)
-        done = write_export("cvat", images, tmp_path / f"out{count}", ExportOptions())
+        done = write_export("coco", images, tmp_path / f"out{count}", ExportOptions())
         assert done == (count, 5)
         assert len(pd.read_csv(tmp_path / f"out{count}" / "labels.csv")) == count
 
@@ -139,8 +139,6 @@ def test_pycocotools_reads_the_same_masks(manifest: Path, tmp_path: Path) -> Non
 FILES = {
     "masks": "masks",
     "coco": "annotations.json",
-    "labelstudio": "tasks.json",
-    "cvat": "annotations.xml",
 }
 
 

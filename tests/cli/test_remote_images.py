@@ -121,7 +121,7 @@ def test_a_shortcut_is_planted_in_remote_images(local: Path, remote: Path, tmp_p
     assert not [file for file in (tmp_path / "found").rglob("*") if SECRET in file.name]
 
 
-@pytest.mark.parametrize("form", ["masks", "coco", "labelstudio", "cvat"])
+@pytest.mark.parametrize("form", ["masks", "coco"])
 def test_remote_images_are_exported(local: Path, remote: Path, tmp_path: Path, form: str) -> None:
     for source, name in ((local, "known"), (remote, "found")):
         done = here("data", "export", form, source, "--to", tmp_path / name)
