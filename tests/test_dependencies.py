@@ -22,7 +22,6 @@ OPTIONAL = {
     "auditing/models.py": "onnx",
     "benchmark/decoys.py": "demo",
     "data/images.py": "dicom",
-    "data/remote.py": "remote",
     "deploy/api.py": "web",
     "deploy/export.py": "onnx",
     "deploy/http_server.py": "web",
@@ -40,7 +39,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"auditing/models.py", "data/images.py", "data/remote.py", "deploy/export.py"}
+INSIDE = {"auditing/models.py", "data/images.py", "deploy/export.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:

@@ -26,7 +26,7 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there. `deploy.predictor` imports what runs a model: torch or ONNX Runtime.
-LATE = ("cli.", "execution.ray", "data.remote", "data.store", "data.checks")
+LATE = ("cli.", "execution.ray", "data.store", "data.checks")
 LATE += ("label.sources", "deploy.predictor", "deploy.export", "auditing.models")
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "annotations", "results")
