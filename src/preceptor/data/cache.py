@@ -18,7 +18,6 @@ from preceptor.data.store import FileContents, Store, examine, positions_among
 from preceptor.errors import Problem, ProblemsError, RunFailedError
 
 
-
 def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:
     """Content hashes of a manifest: those it was read with, or those of its files now."""
     if manifest.contents is not None:
