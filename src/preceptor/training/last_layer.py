@@ -223,13 +223,12 @@ def repaired(
     seed: int,
     train_groups: NDArray[np.int64] | None = None,
     validation_groups: NDArray[np.int64] | None = None,
-    per_image: int | None = None,
 ) -> Repaired:
     """A copy of a model whose last layer is trained again on swapped images.
 
-    The features that enter the last layer are computed once for `per_image` swaps of each training
-    image. The last layer is the balanced logistic regression on them. Its penalty is the one with
-    the highest AUC on swapped validation images.
+    The features that enter the last layer are computed once, for about 1,000 swaps. The last layer
+    is the balanced logistic regression on them. Its penalty is the one with the highest AUC on
+    swapped validation images.
 
     Args:
         model: Classifier whose logits are a linear layer.
@@ -239,7 +238,6 @@ def repaired(
         seed: Seed of the swaps and the folds.
         train_groups, validation_groups: (n,) unit of each image, which is in one fold, and
             resampled as a whole; None = each image is one.
-        per_image: Outsides of each training image; None = so many that there are 1,000 images.
 
     Raises:
         InputError: The logits are not a linear layer with a bias, or a class has no image.
@@ -253,7 +251,7 @@ def repaired(
             f"repair: {counts.min()} training images of class {few} are marked or examined, and "
             f"{least} are needed; examine more, or give maps of all (--teacher, --maps)"
         )
-    per_image = per_image or -(-_SWAPS // len(train))
+    per_image = -(-_SWAPS // len(train))  # outsides of each training image
     new = with_pool(copy.deepcopy(model), Pool())
     units = np.arange(len(train)) if train_groups is None else train_groups
     tests: list[_Test] = []
