@@ -28,15 +28,6 @@ from preceptor.utils.text import Progress
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """How maps become shapes."""
-
-    # Value from 0 to 1 from which on a pixel is inside, of human maps the share of the largest
-    # value; None = 0.5, and gray levels in `masks`.
-    threshold: float | None = None
-
-
 class Region(NamedTuple):
     """Connected region of a mask; the cuts that join its holes to the ring have no width."""
 
@@ -64,17 +55,17 @@ class ExportedImage:
         """Class of the shapes."""
         return self.marked or str(self.row["label"])
 
-    def mask(self, options: ExportOptions) -> NDArray[np.bool_]:
-        """Mask at the threshold."""
+    def mask(self, threshold: float | None = None) -> NDArray[np.bool_]:
+        """Mask of the pixels from a share of the largest value on; None = 0.5."""
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
-        cut = 0.5 if options.threshold is None else options.threshold
+        cut = 0.5 if threshold is None else threshold
         level = cut * float(self.pixels.max())  # people also mark in weak gray
         return (self.pixels >= level) & (self.pixels > 0)
 
-    def regions(self, options: ExportOptions) -> Iterator[Region]:
+    def regions(self, threshold: float | None) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
-        labels, _ = ndimage.label(self.mask(options), structure=np.ones((3, 3), np.int64))
+        labels, _ = ndimage.label(self.mask(threshold), structure=np.ones((3, 3), np.int64))
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
             mask = labels[rows, columns] == number
             x, y, (high, wide) = columns.start, rows.start, mask.shape
@@ -140,7 +131,7 @@ def _without_problems(
 
 
 def write_export(
-    name: str, images: Iterable[ExportedImage], to: Path, options: ExportOptions
+    name: str, images: Iterable[ExportedImage], to: Path, threshold: float | None = None
 ) -> tuple[int, int]:
     """Write images with their maps in a format, and `labels.csv` for the way back.
 
@@ -153,12 +144,12 @@ def write_export(
         nonlocal marked
         for image in images:
             rows.append(image.row)
-            marked += bool(image.mask(options).any())
+            marked += bool(image.mask(threshold).any())
             yield image
 
     with replacing(new_folder(to), new=True) as folder:
         folder.mkdir()
-        FORMATS[name](counted(), folder, options)
+        FORMATS[name](counted(), folder, threshold)
         if not rows:
             raise InputError("there is no image to export; annotate some, or add --all")
         table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
@@ -185,22 +176,22 @@ def file_of(image: str, suffix: str, folder: Path, taken: set[str]) -> Path:
     return path
 
 
-def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_masks(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
     """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold."""
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
         if not image.row["annotated"]:
             continue  # an empty mask says that somebody examined the image
-        if options.threshold is not None or image.pixels is None:
-            pixels = image.mask(options).astype(np.uint8) * 255
+        if threshold is not None or image.pixels is None:
+            pixels = image.mask(threshold).astype(np.uint8) * 255
         else:
             pixels = np.rint(image.pixels * 255).astype(np.uint8)
         path = file_of(image.name, ".png", folder / "masks", taken)
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
-def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_coco(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
     """Write `annotations.json`, one annotation for each region."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
@@ -208,7 +199,7 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
     for number, image in enumerate(images, 1):
         width, height = image.size
         listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
-        for region in image.regions(options):
+        for region in image.regions(threshold):
             shape = {
                 "id": len(shapes) + 1,
                 "image_id": number,
@@ -229,8 +220,8 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
     (folder / "annotations.json").write_text(text, encoding="utf-8")
 
 
-FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None]] = {
+FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, float | None], None]] = {
     "masks": _write_masks,
     "coco": _write_coco,
 }
-"""Writers by the name of the format: functions of images, the folder, and options."""
+"""Writers by the name of the format: functions of images, the folder, and the threshold."""

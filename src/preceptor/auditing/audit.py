@@ -56,15 +56,16 @@ from preceptor.utils.results import strict_json, write_atomically
 from preceptor.utils.text import duration, interval, number, percent, progress
 
 Verdict = Literal["shown", "not shown", "too few marks"]
-MOST = 200
-"""Images of an audit, unless another number is given: two minutes of a ResNet-50 on two cores."""
-SIDE = 224
-"""Side of written images, in pixels, if no model says it."""
-TABLES = (".csv", ".parquet")
-"""Suffixes of tables of scores."""
-WIDE = 0.1
-"""Half width of the interval of `outside`, above which there are too few marks."""
+MOST = 200  # images, unless another number is given: two minutes of a ResNet-50 on two cores
+SIDE = 224  # of written images, in pixels, if no model says it
+TABLES = (".csv", ".parquet")  # suffixes of tables of scores
+WIDE = 0.1  # half width of the interval of `outside`, above which there are too few marks
 _BATCH = 32
+_HEADLINES: dict[Verdict, str] = {
+    "shown": "Shown: what lies outside the marks decides",
+    "not shown": "Not shown that what lies outside the marks decides",
+    "too few marks": "Too few marks: about {:,} more",
+}
 _BLIND = (
     "Swapped images see no shortcut inside the marks and say nothing about images from elsewhere "
     "(another camera, hospital or place): test the model on such images."
@@ -222,7 +223,7 @@ def _judged(
     return Audit(
         **known,
         verdict=verdict,
-        headline=_headline(verdict, more),
+        headline=_HEADLINES[verdict].format(more),
         sentences=_sentences(verdict, ordinary, then, outside, editing),
         splits=pictures.marked.splits,
         images=len(images),
@@ -254,14 +255,6 @@ def _verdict(drop: Estimate, outside: Estimate, images: int) -> tuple[Verdict, i
         more = images * ((half / WIDE) ** 2 - 1) if math.isfinite(half) else images
         return "too few marks", 10 * math.ceil(more / 10)
     return "not shown", 0
-
-
-def _headline(verdict: Verdict, more: int) -> str:
-    return {
-        "shown": "Shown: what lies outside the marks decides",
-        "not shown": "Not shown that what lies outside the marks decides",
-        "too few marks": f"Too few marks: about {more:,} more",
-    }[verdict]
 
 
 def _sentences(
@@ -311,16 +304,12 @@ def _parts(
     return found
 
 
-# Page.
-
-
 def ranged(one: Estimate, *, sign: bool = False) -> str:
     """Estimate and interval as text."""
     return f"{number(one.value, sign=sign)} ({interval(one.low, one.high, sign=sign)})"
 
 
-SHOWN = 12
-"""Images on the page, those that change most."""
+SHOWN = 12  # images on the page, those that change most
 _TONES = {"shown": "lost", "not shown": "", "too few marks": "mixed"}
 
 
@@ -368,22 +357,20 @@ def audit_page(examined: Examined) -> str:
 
 def next_steps(audit: Audit) -> list[str]:
     """What a user should do next, one sentence or two each."""
-    blind = "Test the model on images from elsewhere: swapped images say nothing about them."
-    return {
+    steps = {
         "shown": [
             "Look at the images that change most: what of the outside could tell the class?",
             "preceptor repair trains the last layer again on swapped training images.",
-            blind,
         ],
         "not shown": [
-            "Check that the marks cover only what decides: a shortcut inside them is not seen.",
-            blind,
+            "Check that the marks cover only what decides: a shortcut inside them is not seen."
         ],
         "too few marks": [
-            f"Mark about {audit.more_marks:,} more images (preceptor label), and repeat the audit.",
-            blind,
+            f"Mark about {audit.more_marks:,} more images (preceptor label), and repeat the audit."
         ],
     }[audit.verdict]
+    blind = "Test the model on images from elsewhere: swapped images say nothing about them."
+    return [*steps, blind]
 
 
 def _numbers(audit: Audit) -> Table:

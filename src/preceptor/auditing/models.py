@@ -59,7 +59,6 @@ _NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "unit": ((0.0,) * 3, (1.0,) * 3),
     "none": ((0.0,) * 3, (1 / 255,) * 3),
 }
-_OF_TORCHVISION = "torchvision/"
 _BATCH = 32  # of ONNX files
 _KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
@@ -231,8 +230,7 @@ def _of_weights(name: str, network: str, weights: str, how: _Setting) -> OpenedM
     """Model of a network's name and a file of weights."""
     file = str(weights_file(weights))
     settings: dict[str, Any] = {"positive": how.positive, "input_size": how.input_size}
-    if network.startswith(_OF_TORCHVISION):
-        own = network.removeprefix(_OF_TORCHVISION)
+    if (own := network.removeprefix("torchvision/")) != network:
         if own not in torchvision.models.list_models(module=torchvision.models):
             raise InputError(f"{name}: torchvision has no network {own!r}; check its name")
         settings["network"] = NetworkFactory(factory=TORCHVISION, args={"model": own})
@@ -268,32 +266,6 @@ def _of_onnx(path: Path, how: _Setting) -> OpenedModel:
         raise InputError(
             f"{path}: it is an export of this library; name the model folder that it is of"
         )
-    run, side = _runner(path, session, how)
-    # Whether the output is a probability is seen on a few images; that of one class, in the graph.
-    graph = onnx_files.load(str(path), load_external_data=False).graph
-    ends = {name: node.op_type for node in graph.node for name in node.output}
-    shares = any(ends.get(one.name) == "Sigmoid" for one in graph.output)
-    cells = np.arange(side) * 8 // side
-    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
-    probe = run(coarse[:, cells][:, :, cells])
-    if probe.shape[1] > 1:
-        shares = bool((probe >= 0).all()) and np.allclose(probe.sum(1), 1, atol=1e-4)
-
-    def outputs(pixels: Pixels) -> Probabilities:
-        values = run(pixels)
-        if values.shape[1] > 1:
-            return values if shares else softmax(values, 1)
-        values = values if shares else expit(values)  # of class 1
-        return np.concatenate([1 - values, values], 1)
-
-    form, notes = ImageFormat(side), how.notes()
-    return OpenedModel(str(path), how.classes, how.positive, form, None, notes, outputs)
-
-
-def _runner(
-    path: Path, session: Any, how: _Setting
-) -> tuple[Callable[[Pixels], Probabilities], int]:
-    """Function of (k, side, side, 3) images that returns the output for the classes; the side."""
     first, *others = session.get_inputs()
     shape = [one if isinstance(one, int) else None for one in first.shape]
     side = how.input_size or next((one for one in shape[2:] if one), 224)
@@ -331,4 +303,22 @@ def _runner(
             found.append(of[0][: len(part)])
         return np.concatenate(found).astype(np.float64)
 
-    return run, side
+    # Whether the output is a probability is seen on a few images; that of one class, in the graph.
+    graph = onnx_files.load(str(path), load_external_data=False).graph
+    ends = {name: node.op_type for node in graph.node for name in node.output}
+    shares = any(ends.get(one.name) == "Sigmoid" for one in graph.output)
+    cells = np.arange(side) * 8 // side
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    probe = run(coarse[:, cells][:, :, cells])
+    if probe.shape[1] > 1:
+        shares = bool((probe >= 0).all()) and np.allclose(probe.sum(1), 1, atol=1e-4)
+
+    def outputs(pixels: Pixels) -> Probabilities:
+        values = run(pixels)
+        if values.shape[1] > 1:
+            return values if shares else softmax(values, 1)
+        values = values if shares else expit(values)  # of class 1
+        return np.concatenate([1 - values, values], 1)
+
+    form, notes = ImageFormat(side), how.notes()
+    return OpenedModel(str(path), how.classes, how.positive, form, None, notes, outputs)

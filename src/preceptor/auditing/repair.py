@@ -40,22 +40,14 @@ from preceptor.training.run import train
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
 
-MOST = 2000
-"""Training images of a repair, at most: their pixels are held in memory."""
+MOST = 2000  # training images at most: their pixels are held in memory
 _TESTED = 200  # validation images at most, as in an audit
 # Of the Teacher. On decoys (draws 300 and 301, 60 marks), its maps repair to an AUC of 0.927 from
 # the weights of the model with these settings, 0.914 from random weights, 0.928 in 900 steps.
 _TEACHER = {
-    "optimizer": "adamw",
-    "lr": 0.003,
-    "weight_decay": 0.01,
-    "schedule": "one_cycle",
-    "epochs": 1,
-    "steps": 300,
-    "batch_size": 24,
-    "checkpoint": "last",
-    "cache": "none",
-}
+    "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01, "schedule": "one_cycle", "epochs": 1,
+    "steps": 300, "batch_size": 24, "checkpoint": "last", "cache": "none",
+}  # fmt: skip
 _BLIND = (
     "A repair removes shortcuts outside the marks. It does not fit a model to images from "
     "elsewhere (another camera, hospital or place), where it may be worse than before: test it."
@@ -132,13 +124,9 @@ def repair(
     held = read_marked(table, form, classes, splits=val, most=_TESTED) if val else None
     tell("training the last layer")
     result = repaired(
-        network,
-        marked.images,
-        held.images if held else None,
-        seed=seed,
-        train_groups=marked.units,
-        validation_groups=held.units if held else None,
-    )
+        network, marked.images, held.images if held else None, seed=seed,
+        train_groups=marked.units, validation_groups=held.units if held else None,
+    )  # fmt: skip
     new = result.model
     new.spec = replace(new.spec, positive=opened.positive, thresholds={})
     by = "a Teacher's maps" if teacher else "given maps" if maps else "the marks of people"

@@ -297,14 +297,13 @@ def data_export(
         every: Also export images that nobody examined.
     """
     with bulk_import():
-        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
+        from preceptor.annotations.export import manifest_images, write_export
         from preceptor.data.manifest import Manifest
 
     table = Manifest.read(manifest, verify=False, need=())
     with counting("exporting") as told:
         images = manifest_images(table, every=every, positive=positive or (), progress=told)
-        options = ExportOptions(threshold)
-        count, marked = write_export(format_, images, to, options)
+        count, marked = write_export(format_, images, to, threshold)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
 
 

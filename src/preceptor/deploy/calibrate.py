@@ -17,11 +17,9 @@ from preceptor.deploy.predictor import ImageInput, Predictor
 from preceptor.errors import InputError
 from preceptor.metrics.reliability import (
     TEMPERATURES,
-    Bins,
     calibration_error,
     cross_entropy,
     fit_temperature,
-    reliability_bins,
 )
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.build import MODEL_FILES
@@ -54,7 +52,6 @@ class Reliability:
 
     error: float  # expected calibration error
     expected: float  # that of a calibrated model on as many images
-    bins: Bins
     cross_entropy: float
 
 
@@ -96,7 +93,7 @@ def reliability(
     scores = scores_of(probabilities, positive).astype(np.float64).clip(0, 1)
     hits = labels == (probabilities.argmax(1) if positive is None else positive)
     error, expected = calibration_error(hits, scores)
-    return Reliability(error, expected, reliability_bins(hits, scores), cross_entropy(hits, scores))
+    return Reliability(error, expected, cross_entropy(hits, scores))
 
 
 @dataclass(frozen=True)
