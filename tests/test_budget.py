@@ -18,18 +18,18 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 38_350,
-    "modules of source": 158,
-    "lines of the longest module": 550,
-    "lines of benchmarks": 3_100,
-    "lines of documentation": 3_735,
+    "lines of source": 40_000,
+    "modules of source": 164,
+    "lines of the longest module": 593,
+    "lines of benchmarks": 3_439,
+    "lines of documentation": 3_823,
     "lines of RESULTS": 150,
     "lines of the changelog": 40,
     "lines of the README": 150,
-    "tracked files": 818,
+    "tracked files": 828,
     "keys of a study": 65,
-    "commands": 28,
-    "options": 84,
+    "commands": 30,
+    "options": 87,
 }
 
 

@@ -19,9 +19,9 @@ MODULES = {"pyyaml": "yaml", "pillow": "PIL", "scikit-image": "skimage", "scikit
 WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
+    "auditing/models.py": "onnx",
     "benchmark/decoys.py": "demo",
     "data/images.py": "dicom",
-    "data/remote.py": "remote",
     "deploy/api.py": "web",
     "deploy/export.py": "onnx",
     "deploy/http_server.py": "web",
@@ -29,7 +29,6 @@ OPTIONAL = {
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
     "label/app.py": "web",
-    "tracking.py": "track",
 }
 
 
@@ -40,7 +39,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/images.py", "data/remote.py", "deploy/export.py", "tracking.py"}
+INSIDE = {"auditing/models.py", "data/images.py", "deploy/export.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:

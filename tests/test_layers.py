@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 # From the bottom to the top; a package imports from levels before its own, and from itself.
 LEVELS = """
 version errors, utils, config metrics benchmark, data, saliency, losses models maps, annotations,
-inference, training, study, execution results, report, tracking, study_folder, driver, deploy,
+inference, training, study, execution results, report, study_folder, driver, deploy,
 auditing, label, cli, __main__
 """
 ORDER = [set(level.split()) for level in LEVELS.split(",")]
@@ -26,7 +26,7 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there. `deploy.predictor` imports what runs a model: torch or ONNX Runtime.
-LATE = ("cli.", "tracking", "execution.ray", "data.remote", "data.store", "data.checks")
+LATE = ("cli.", "execution.ray", "data.store", "data.checks")
 LATE += ("label.sources", "deploy.predictor", "deploy.export", "auditing.models")
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "annotations", "results")

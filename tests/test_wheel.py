@@ -48,7 +48,7 @@ def test_its_metadata_have_the_command_the_extras_and_the_licence(wheel: zipfile
         "preceptor = preceptor.cli.main:main" in wheel.read(f"{folder}/entry_points.txt").decode()
     )
     metadata = wheel.read(f"{folder}/METADATA").decode()
-    for extra in ("demo", "onnx", "ray", "track", "web"):
+    for extra in ("demo", "onnx", "ray", "web"):
         assert f"Provides-Extra: {extra}\n" in metadata
     licence = wheel.read(f"{folder}/licenses/LICENSE")
     assert licence == (ROOT / "LICENSE").read_bytes()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from preceptor.config.files import dump_config
 from preceptor.errors import HeldError, InputError
@@ -22,7 +21,6 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Select, Step
 from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
-from preceptor.tracking import TensorBoard, Tracker, check_tracker, open_tracker
 from preceptor.training.run import training_device
 from preceptor.utils.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
 from preceptor.utils.results import digest, file_digest, strict_json, write_atomically
@@ -59,7 +57,6 @@ def run_study(
     address: str | None = None,
     runs_per_gpu: int | None = None,
     hang_timeout: float = HANG_TIMEOUT,
-    track: Literal["tensorboard"] | None = None,
     tell: Callable[[str], None] = print,
     show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
@@ -76,7 +73,6 @@ def run_study(
         address: Address of the Ray cluster, see `ExecutorOptions`.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         hang_timeout: Minutes without progress after which a step is killed and marked failed.
-        track: Tracker of parameters and curves: tensorboard, or None.
         tell: Function that receives lines of progress.
         show: Display of the status; its context receives lines of text.
 
@@ -89,7 +85,6 @@ def run_study(
     """
     options = ExecutorOptions(engine, jobs, runs_per_gpu, address, hang_timeout)
     options = options.checked(study.training.threads, tell)
-    check_tracker(track)
     out = Path(out).absolute()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: it is a file; name a folder")
@@ -120,8 +115,6 @@ def run_study(
             opened.workspaces, store, training.threads, "auto", 60 * hang_timeout
         )
         with contextlib.ExitStack() as stack:
-            tracker = open_tracker(track, opened, out, tell)
-            stack.callback(tracker.call, lambda board: board.close())
             executor = stack.enter_context(contextlib.closing(open_executor(context, options)))
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
@@ -129,7 +122,7 @@ def run_study(
             write_atomically(out / "study.yaml", dump_config(study))
             try:
                 with show(status) if show is not None else contextlib.nullcontext(tell) as told:
-                    observer = _Observer(opened, graph, status, tracker, result, told)
+                    observer = _Observer(opened, graph, status, result, told)
                     Scheduler(graph, executor, store, observer, told).run()
                 status.count(graph)
             finally:
@@ -141,7 +134,7 @@ def run_study(
             tables = [file_digest(one) for one in sorted(opened.workspaces.caches)]  # with seconds
             records = _dated(opened, graph)
             tells = digest([__version__, dump_config(study), tables, records, result.failed])
-            if track or not _is_reported(out, tells):
+            if not _is_reported(out, tells):
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
                     # Files without which tables, report and `best/` are written again.
@@ -149,24 +142,18 @@ def run_study(
                     inside = sorted(path.relative_to(out).as_posix() for path in best)
                     files = ["report.html", *report.files, *inside]
                     write_atomically(out / _REPORTED, strict_json([tells, files]) + "\n")
-                tracker.call(lambda board: board.study(result.failed))
     return result
 
 
 @dataclass
 class _Observer(Observer):
-    """Passes events of steps to the status, the tracker, the result and the log."""
+    """Passes events of steps to the status, the result and the log."""
 
     study: StudyPlan
     graph: Graph
     status: StudyStatus
-    tracker: Tracker
     result: StudyResult
     tell: Callable[[str], None]
-
-    def track(self, step: Step, call: Callable[[TensorBoard], None]) -> None:
-        if step.kind == "train":
-            self.tracker.call(call)
 
     def chosen(self, step: Step) -> None:
         assert isinstance(step.work, Select)
@@ -181,17 +168,13 @@ class _Observer(Observer):
 
     def already_done(self, step: Step) -> None:
         self.status.already_done(step, self.graph)
-        self.track(step, lambda board: board.finished(step))
 
     def started(self, step: Step) -> None:
         self.status.started(step)
-        self.track(step, lambda board: board.epoch(step))
 
     def heard(self, step: Step, event: Event) -> None:
         self.status.heard(step, event)
-        if event.kind == "epoch":  # the run's own log keeps the line
-            self.track(step, lambda board: board.epoch(step))
-        elif event.kind == "message":
+        if event.kind == "message":  # of an epoch, the run's own log keeps the line
             self.tell(f"{step.title}: {event.text}")
 
     def requeued(self, step: Step) -> None:
@@ -199,14 +182,12 @@ class _Observer(Observer):
 
     def finished(self, step: Step, here: bool) -> None:
         line = self.status.finished(step, self.graph)
-        self.track(step, lambda board: board.finished(step))
         if here:
             self.result.computed += 1
             self.tell(line)
 
     def failed(self, step: Step, reason: str) -> None:
         self.status.failed(step, self.graph)
-        self.track(step, lambda board: board.failed(step, reason))
         self.tell(f"FAILED {step.title}: {reason}")
 
 

@@ -17,7 +17,6 @@ from preceptor.annotations import ImportOptions, write_import
 from preceptor.annotations.export import (
     FORMATS,
     ExportedImage,
-    ExportOptions,
     file_of,
     manifest_images,
     write_export,
@@ -36,7 +35,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None
     (tmp_path / "in" / "maps" / "1.png").write_bytes(b"no image")
     (tmp_path / "in" / "images" / NAMES[3]).write_bytes(b"")
     with pytest.raises(ProblemsError) as caught:
-        write_export(name, manifest_images(manifest), tmp_path / "out", ExportOptions())
+        write_export(name, manifest_images(manifest), tmp_path / "out")
     assert [one.where for one in caught.value.problems] == [f"images/{NAMES[k]}" for k in (1, 3)]
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in"]
 
@@ -45,7 +44,7 @@ def test_images_that_nobody_examined_are_exported_if_asked_for(tmp_path: Path) -
     manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
     for every, count in ((False, 6), (True, 7)):
         images = manifest_images(manifest, every=every)
-        done = write_export("cvat", images, tmp_path / f"out{count}", ExportOptions())
+        done = write_export("coco", images, tmp_path / f"out{count}")
         assert done == (count, 5)
         assert len(pd.read_csv(tmp_path / f"out{count}" / "labels.csv")) == count
 
@@ -54,9 +53,9 @@ def test_weak_marks_are_exported_and_an_empty_map_is_none(tmp_path: Path) -> Non
     row = pd.Series({"name": "a.png", "label": "x", "annotated": True})
     weak = np.zeros((4, 4), np.float32)
     weak[1, 1:3] = 0.2, 0.05
-    marks = ExportedImage(row, (4, 4), weak).mask(ExportOptions())
+    marks = ExportedImage(row, (4, 4), weak).mask()
     np.testing.assert_array_equal(np.argwhere(marks), [[1, 1]])
-    assert not ExportedImage(row, (4, 4), np.zeros_like(weak)).mask(ExportOptions()).any()
+    assert not ExportedImage(row, (4, 4), np.zeros_like(weak)).mask().any()
 
 
 def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
     Image.fromarray(np.array([[255, 0]], np.uint8)).save(tmp_path / "map.png")
     frame = pd.DataFrame({"path": ["a.png"], "label": ["x"], "saliency": ["map.png"]})
     manifest = Manifest.from_frame(frame, tmp_path, need=())
-    write_export("masks", manifest_images(manifest), tmp_path / "out", ExportOptions())
+    write_export("masks", manifest_images(manifest), tmp_path / "out")
     mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
     assert (mask == np.array([255] * 4 + [0] * 4)).all()
     assert mask.shape == (4, 8)
@@ -78,7 +77,7 @@ def test_masks_of_0_and_1_are_exported(tmp_path: Path, kind: type) -> None:
     Image.fromarray(inside).save(tmp_path / "map.png")
     frame = pd.DataFrame({"path": ["a.png"], "label": ["x"], "saliency": ["map.png"]})
     manifest = Manifest.from_frame(frame, tmp_path, need=())
-    done = write_export("masks", manifest_images(manifest), tmp_path / "out", ExportOptions())
+    done = write_export("masks", manifest_images(manifest), tmp_path / "out")
     assert done == (1, 1)
     assert (np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")) == inside * 255).all()
 
@@ -139,8 +138,6 @@ def test_pycocotools_reads_the_same_masks(manifest: Path, tmp_path: Path) -> Non
 FILES = {
     "masks": "masks",
     "coco": "annotations.json",
-    "labelstudio": "tasks.json",
-    "cvat": "annotations.xml",
 }
 
 
@@ -151,7 +148,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exported(manifest: Path, name: str, to: Path, *, every: bool = False) -> Path:
     images = manifest_images(Manifest.read(manifest, need=()), every=every)
-    write_export(name, images, to, ExportOptions())
+    write_export(name, images, to)
     return to
 
 

@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from preceptor import audit
-from preceptor.auditing.audit import _verdict
+from preceptor.auditing.audit import _verdict, audit_page
 from preceptor.auditing.models import open_model
-from preceptor.auditing.page import audit_page
 from preceptor.data.swaps import Estimate
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
@@ -97,7 +96,10 @@ def test_a_model_that_reads_the_stamp_is_found(data: Path, tmp_path: Path) -> No
     done = here("audit", model(data, "stamp"), data, *SMALL, "--out", tmp_path / "a")
     assert done.code == 0, done.err
     assert done.out.startswith("Shown: what lies outside the marks decides (80 images of val)")
-    assert len(done.out.strip().split("\n")) == 3
+    *_, order, scale = done.out.strip().split("\n")
+    assert len(done.out.strip().split("\n")) == 5
+    assert order == "note: its outputs are taken to be the classes plain, sick, in this order"
+    assert scale == "note: its input is taken to have the normalization imagenet"
     found = json.loads((tmp_path / "a" / "audit.json").read_text(encoding="utf-8"))
     assert found["verdict"] == "shown"
     assert found["ordinary"]["value"] == 1
@@ -110,6 +112,9 @@ def test_a_model_that_reads_the_stamp_is_found(data: Path, tmp_path: Path) -> No
     page = (tmp_path / "a" / "audit.html").read_text(encoding="utf-8")
     assert page.count("<img ") == 12
     assert "preceptor repair" in page
+    assert f"Assumed: {order.removeprefix('note: ')}." in page
+    told = here("audit", model(data, "stamp"), data, *SMALL, "--normalization", "unit").out
+    assert (told.count("note: "), "imagenet" in told) == (1, False)
 
 
 def test_a_model_that_reads_the_evidence_is_not_accused(data: Path) -> None:
@@ -210,7 +215,7 @@ def test_bad_input_is_one_message(data: Path, tmp_path: Path) -> None:
     assert_refused(here("audit", "-", file), ["--write-images"])
     opened = open_model(model(data, "stamp"), classes=["plain", "sick"], input_size=32)
     nothing = np.full((1, 2), np.nan)
-    broken = replace(opened, guided=None, outputs=lambda pixels, _: (nothing, None))
+    broken = replace(opened, guided=None, outputs=lambda pixels: nothing)
     with pytest.raises(InputError, match="not finite"):
         audit(broken, data)
 

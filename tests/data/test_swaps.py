@@ -80,13 +80,6 @@ def test_the_inside_is_of_one_image_and_the_outside_of_the_other() -> None:
         assert filled.sum() == 0 or (pixels[filled] != images.pixels[j][filled]).any()
 
 
-def test_outsides_may_come_from_other_images() -> None:
-    images, others = drawn(20, seed=1), drawn(30, seed=2)
-    made = swap(images, classes=2, per_image=2, seed=0, outsides=others)
-    assert made.outside.max() > 19
-    assert (made.outside_labels == others.labels[made.outside]).all()
-
-
 def test_only_the_inside_or_the_outside_is_left() -> None:
     images = drawn(marked_from=0)
     marks = images.masks > 0

@@ -17,7 +17,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from preceptor.deploy.http import RefusedError, conflict
 from preceptor.errors import InputError, RunFailedError
-from preceptor.label.calls import add_person, rename_person
 from preceptor.label.db import FORMAT, Connection, Database, connect, told_errors
 from preceptor.label.marks import (
     bounding_runs,
@@ -44,13 +43,6 @@ def path(tmp_path: Path) -> Path:
 def keys(path: Path) -> set[str]:
     with closing(connect(path, readonly=True)) as connection:
         return {row[0] for row in connection.execute("SELECT key FROM settings")}
-
-
-def test_the_number_of_a_merged_person_is_not_given_again(path: Path) -> None:
-    with closing(connect(path)) as connection:
-        kept, merged = (add_person(connection, name) for name in ("Grace", "Graec"))
-        rename_person(connection, merged.id, "Grace", merge=True)
-        assert [add_person(connection, name).id for name in ("Grace", "Bob")] == [kept.id, 3]
 
 
 def test_changes_of_many_threads_are_whole_or_not_there(path: Path) -> None:

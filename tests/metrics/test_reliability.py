@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from preceptor.errors import InputError
-from preceptor.metrics.reliability import calibration_error, fit_temperature, reliability_bins
+from preceptor.metrics.reliability import calibration_error, fit_temperature
 
 
 def slow_error(hits: NDArray[np.bool_], scores: NDArray[np.float64], bins: int) -> float:
@@ -26,10 +26,6 @@ def test_the_error_is_that_of_its_definition(bins: int) -> None:
     hits = generator.random(200) < scores**2
     found, _ = calibration_error(hits, scores, bins)
     assert found == pytest.approx(slow_error(hits, scores, bins))
-    table = reliability_bins(hits, scores, bins)
-    assert table.counts.tolist() == [200 / bins] * bins
-    gaps = (table.counts * abs(table.shares - table.scores)).sum() / 200
-    assert gaps == pytest.approx(found)
 
 
 def test_the_error_of_a_calibrated_model_is_as_expected() -> None:

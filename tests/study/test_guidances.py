@@ -18,7 +18,6 @@ from preceptor.config.files import parse_config
 from preceptor.errors import InputError
 from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
-from preceptor.report.page import rank_plot
 from preceptor.report.tables import guidance_tables
 from preceptor.results.comparisons import compare
 from preceptor.study.checks import check_study
@@ -271,21 +270,6 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
     twin = (every["a"] == "cells") & (every["key_b"] == "shuffled")
     part, _ = guidance_tables(replace(found, comparisons=every[~twin]))
     assert [len(line.cells) for line in part.lines] == [len(part.columns)] * 2
-
-
-def test_methods_are_ranked_over_domains(tmp_path: Path) -> None:
-    def effect(arm: Arm, seed: int) -> float:
-        return 1.0 + 0.1 * (seed % 3) + (arm.guidance == "cells")
-
-    splits = {"train": 12, "val": 8, "test-unseen": 40}
-    plan = scored_study(tmp_path, effect, splits, guidances=WAYS, sources=False, seeds=3)
-    found = gather(plan)
-    assert rank_plot([found]) is None
-    lacking = found.figures["guidance"] != "cells"
-    assert rank_plot([found, replace(found, figures=found.figures[lacking])]) is None
-    drawn = rank_plot([found, found])
-    assert drawn is not None
-    assert "cells: mean rank 1.0" in drawn.title
 
 
 def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
 from typing import Any, NamedTuple
-from urllib.parse import quote
-from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pandas as pd
@@ -30,18 +26,6 @@ from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-# Characters that XML 1.0 cannot hold, not even escaped.
-_NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How maps become shapes."""
-
-    # Value from 0 to 1 from which on a pixel is inside, of human maps the share of the largest
-    # value; None = 0.5, and gray levels in `masks`.
-    threshold: float | None = None
-    image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
 
 
 class Region(NamedTuple):
@@ -71,17 +55,17 @@ class ExportedImage:
         """Class of the shapes."""
         return self.marked or str(self.row["label"])
 
-    def mask(self, options: ExportOptions) -> NDArray[np.bool_]:
-        """Mask at the threshold."""
+    def mask(self, threshold: float | None = None) -> NDArray[np.bool_]:
+        """Mask of the pixels from a share of the largest value on; None = 0.5."""
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
-        cut = 0.5 if options.threshold is None else options.threshold
+        cut = 0.5 if threshold is None else threshold
         level = cut * float(self.pixels.max())  # people also mark in weak gray
         return (self.pixels >= level) & (self.pixels > 0)
 
-    def regions(self, options: ExportOptions) -> Iterator[Region]:
+    def regions(self, threshold: float | None) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
-        labels, _ = ndimage.label(self.mask(options), structure=np.ones((3, 3), np.int64))
+        labels, _ = ndimage.label(self.mask(threshold), structure=np.ones((3, 3), np.int64))
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
             mask = labels[rows, columns] == number
             x, y, (high, wide) = columns.start, rows.start, mask.shape
@@ -147,7 +131,7 @@ def _without_problems(
 
 
 def write_export(
-    name: str, images: Iterable[ExportedImage], to: Path, options: ExportOptions
+    name: str, images: Iterable[ExportedImage], to: Path, threshold: float | None = None
 ) -> tuple[int, int]:
     """Write images with their maps in a format, and `labels.csv` for the way back.
 
@@ -160,19 +144,19 @@ def write_export(
         nonlocal marked
         for image in images:
             rows.append(image.row)
-            marked += bool(image.mask(options).any())
+            marked += bool(image.mask(threshold).any())
             yield image
 
     with replacing(new_folder(to), new=True) as folder:
         folder.mkdir()
-        FORMATS[name](counted(), folder, options)
+        FORMATS[name](counted(), folder, threshold)
         if not rows:
             raise InputError("there is no image to export; annotate some, or add --all")
         table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
         table = table.rename(columns={"name": "path"})
         table["annotated"] = np.where(table["annotated"], "1", "")
-        # In COCO and CVAT an image without shapes may be unseen.
-        told = name not in ("coco", "cvat") and table["annotated"].all()
+        # In COCO an image without shapes may be unseen.
+        told = name != "coco" and table["annotated"].all()
         usual = [name for name in table if (table[name].isna() | table[name].isin(["", 1.0])).all()]
         unneeded = {*usual, *(["annotated"] if told else [])}
         table.drop(columns=list(unneeded)).to_csv(folder / "labels.csv", index=False)
@@ -192,22 +176,22 @@ def file_of(image: str, suffix: str, folder: Path, taken: set[str]) -> Path:
     return path
 
 
-def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_masks(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
     """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold."""
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
         if not image.row["annotated"]:
             continue  # an empty mask says that somebody examined the image
-        if options.threshold is not None or image.pixels is None:
-            pixels = image.mask(options).astype(np.uint8) * 255
+        if threshold is not None or image.pixels is None:
+            pixels = image.mask(threshold).astype(np.uint8) * 255
         else:
             pixels = np.rint(image.pixels * 255).astype(np.uint8)
         path = file_of(image.name, ".png", folder / "masks", taken)
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
-def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_coco(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
     """Write `annotations.json`, one annotation for each region."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
@@ -215,7 +199,7 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
     for number, image in enumerate(images, 1):
         width, height = image.size
         listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
-        for region in image.regions(options):
+        for region in image.regions(threshold):
             shape = {
                 "id": len(shapes) + 1,
                 "image_id": number,
@@ -236,79 +220,8 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
     (folder / "annotations.json").write_text(text, encoding="utf-8")
 
 
-def _write_labelstudio(
-    images: Iterable[ExportedImage], folder: Path, options: ExportOptions
-) -> None:
-    """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project."""
-    labels: dict[str, None] = {}
-    tasks: list[dict[str, Any]] = []
-    for number, image in enumerate(images, 1):
-        labels[image.label] = None
-        width, height = image.size
-        result = [
-            {
-                "id": f"{number}-{place}",
-                "type": "polygonlabels",
-                "from_name": "label",
-                "to_name": "image",
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "value": {
-                    "closed": True,
-                    "points": (region.ring * (100 / width, 100 / height)).tolist(),
-                    "polygonlabels": [image.label],
-                },
-            }
-            for place, region in enumerate(image.regions(options), 1)
-        ]
-        data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-        listed = [{"result": result}] if image.row["annotated"] else []
-        tasks.append({"data": data, "annotations": listed})
-    (folder / "tasks.json").write_text(strict_json(tasks, indent=None) + "\n", encoding="utf-8")
-    inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
-    config = (
-        f'<View>\n  <Image name="image" value="$image"/>\n'
-        f'  <PolygonLabels name="label" toName="image">\n{inner}  </PolygonLabels>\n</View>\n'
-    )
-    (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
-
-
-def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `annotations.xml` of CVAT 1.1."""
-    root = Element("annotations")
-    SubElement(root, "version").text = "1.1"
-    labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
-    names: dict[str, None] = {}
-
-    def add(parent: Element, tag: str, **values: object) -> Element:
-        texts = {key: str(value).translate(_NOT_XML) for key, value in values.items()}
-        return SubElement(parent, tag, texts)
-
-    for number, image in enumerate(images):
-        label, split = str(image.row["label"]), str(image.row["split"])
-        names |= dict.fromkeys((label, image.label))
-        width, height = image.size
-        one = add(root, "image", id=number, name=image.name, width=width, height=height)
-        if split:
-            one.set("subset", split.translate(_NOT_XML))
-        add(one, "tag", label=label, source="manual")
-        shape = partial(add, one, "polygon", label=image.label, source="manual")
-        for region in image.regions(options):
-            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
-            shape(points=points, occluded=0, z_order=0)
-    for name in names:
-        one = SubElement(labels, "label")
-        SubElement(one, "name").text = name.translate(_NOT_XML)
-        SubElement(one, "attributes")
-    indent(root)
-    ElementTree(root).write(folder / "annotations.xml", encoding="utf-8", xml_declaration=True)
-
-
-FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None]] = {
+FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, float | None], None]] = {
     "masks": _write_masks,
     "coco": _write_coco,
-    "labelstudio": _write_labelstudio,
-    "cvat": _write_cvat,
 }
-"""Writers by the name of the format: functions of images, the folder, and options."""
+"""Writers by the name of the format: functions of images, the folder, and the threshold."""

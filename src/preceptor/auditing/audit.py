@@ -1,4 +1,4 @@
-"""Audit: what a few marks say about a trained model, by swapped images.
+"""Audit: what a few marks say about a trained model, by swapped images; its page.
 
 With s_i the ordinary images and s_ij those with the inside of i on the outside of j (see
 `data.swaps`), and AUC that of the positive class (macro-averaged one-vs-rest for more classes):
@@ -20,17 +20,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from preceptor.auditing.marked import Pictures, make_pictures, read_marked, read_scores
-from preceptor.auditing.models import OpenedModel, open_model
+from preceptor.auditing.models import Normalization, OpenedModel, open_model
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
 from preceptor.data.manifest import Manifest
@@ -38,19 +39,33 @@ from preceptor.data.resampling import resample
 from preceptor.data.swaps import Estimate, binary, editing_check, estimate, replicates
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, log_odds, macro_auc
-from preceptor.metrics.paired_tests import unit_codes
-from preceptor.utils.text import interval, number, progress
+from preceptor.report.blocks import (
+    Block,
+    CaptionedPicture,
+    Cell,
+    Line,
+    PicturesBlock,
+    PlainPage,
+    Section,
+    Table,
+    Text,
+    render_plain_page,
+)
+from preceptor.report.palette import data_uri
+from preceptor.utils.results import strict_json, write_atomically
+from preceptor.utils.text import duration, interval, number, percent, progress
 
 Verdict = Literal["shown", "not shown", "too few marks"]
-MOST = 200
-"""Images of an audit, unless another number is given: two minutes of a ResNet-50 on two cores."""
-SIDE = 224
-"""Side of written images, in pixels, if no model says it."""
-TABLES = (".csv", ".parquet")
-"""Suffixes of tables of scores."""
-WIDE = 0.1
-"""Half width of the interval of `outside`, above which there are too few marks."""
+MOST = 200  # images, unless another number is given: two minutes of a ResNet-50 on two cores
+SIDE = 224  # of written images, in pixels, if no model says it
+TABLES = (".csv", ".parquet")  # suffixes of tables of scores
+WIDE = 0.1  # half width of the interval of `outside`, above which there are too few marks
 _BATCH = 32
+_HEADLINES: dict[Verdict, str] = {
+    "shown": "Shown: what lies outside the marks decides",
+    "not shown": "Not shown that what lies outside the marks decides",
+    "too few marks": "Too few marks: about {:,} more",
+}
 _BLIND = (
     "Swapped images see no shortcut inside the marks and say nothing about images from elsewhere "
     "(another camera, hospital or place): test the model on such images."
@@ -71,6 +86,7 @@ class Audit:
     """Audit of a model; AUCs with 95 % intervals."""
 
     model: str
+    notes: tuple[str, ...]  # what was assumed about the model
     verdict: Verdict
     headline: str
     sentences: tuple[str, ...]
@@ -112,6 +128,7 @@ def audit(
     splits: Sequence[str] | None = None,
     maps: Path | None = None,
     input_size: int | None = None,
+    normalization: Normalization | None = None,
     most: int = MOST,
     seed: int = 0,
 ) -> Examined:
@@ -121,9 +138,8 @@ def audit(
         model: Trained classifier, see `open_model`; or a table (CSV, Parquet) with the scores of
             the images that `write_images` wrote, in the columns path and `score_CLASS`.
         manifest: Manifest of the images.
-        positive: Class whose probability is the score, for models that have none.
+        positive, input_size, normalization: See `open_model`.
         splits, maps: Images and marks, see `read_marked`.
-        input_size: Side of the input in pixels, for models that do not say it.
         most: Largest number of images.
         seed: Seed of the draws.
 
@@ -141,20 +157,23 @@ def audit(
     if isinstance(model, OpenedModel):
         opened = model
     elif isinstance(model, nn.Module) or Path(model).suffix.lower() not in TABLES:
-        opened = open_model(model, classes=classes, positive=positive, input_size=input_size)
+        opened = open_model(
+            model, classes=classes, positive=positive, input_size=input_size,
+            normalization=normalization,
+        )  # fmt: skip
     if opened is not None:
         form, classes, positive = opened.image_format, opened.classes, opened.positive
     marked = read_marked(table, form, classes, splits=splits, maps=maps, most=most, seed=seed)
     pictures = make_pictures(marked, form, classes, seed)
-    looks = None
+    looks, notes = None, tuple[str, ...]()
     if opened is not None:
-        name, scores = opened.name, _scores(opened, pictures)
+        name, notes, scores = opened.name, opened.notes, _scores(opened, pictures)
         with_marks = np.flatnonzero(marked.images.masks.any((1, 2)))
         looks = opened.maps(marked.images.pixels[with_marks], marked.images.labels[with_marks])
     else:
         name, scores = str(model), read_scores(Path(str(model)), pictures, classes)
-    audit = _judged(name, classes, positive, pictures, scores, looks, seed, begun)
-    return Examined(audit, pictures, scores)
+    known = {"model": name, "notes": notes, "classes": classes, "positive": positive}
+    return Examined(_judged(known, pictures, scores, looks, seed, begun), pictures, scores)
 
 
 def _scores(model: OpenedModel, pictures: Pictures) -> dict[str, Array]:
@@ -170,9 +189,7 @@ def _scores(model: OpenedModel, pictures: Pictures) -> dict[str, Array]:
 
 
 def _judged(
-    name: str,
-    classes: tuple[str, ...],
-    positive: str | None,
+    known: dict[str, Any],
     pictures: Pictures,
     scores: dict[str, Array],
     looks: NDArray[np.float32] | None,
@@ -180,7 +197,7 @@ def _judged(
     begun: float,
 ) -> Audit:
     images, table, swapped = pictures.marked.images, pictures.marked.table, pictures.swapped
-    codes = unit_codes(table["group"], len(table))
+    codes, classes = pictures.marked.units, known["classes"]
     odds = {kind: log_odds(values) for kind, values in scores.items()}
     units = np.stack([codes[swapped.inside], codes[swapped.outside]])
 
@@ -204,12 +221,10 @@ def _judged(
     inside, chance = _looked(looks, marks)
     given = np.unique(swapped.outside_labels).tolist()
     return Audit(
-        model=name,
+        **known,
         verdict=verdict,
-        headline=_headline(verdict, more),
+        headline=_HEADLINES[verdict].format(more),
         sentences=_sentences(verdict, ordinary, then, outside, editing),
-        classes=classes,
-        positive=positive,
         splits=pictures.marked.splits,
         images=len(images),
         marked=len(marks),
@@ -240,19 +255,6 @@ def _verdict(drop: Estimate, outside: Estimate, images: int) -> tuple[Verdict, i
         more = images * ((half / WIDE) ** 2 - 1) if math.isfinite(half) else images
         return "too few marks", 10 * math.ceil(more / 10)
     return "not shown", 0
-
-
-def _headline(verdict: Verdict, more: int) -> str:
-    return {
-        "shown": "Shown: what lies outside the marks decides",
-        "not shown": "Not shown that what lies outside the marks decides",
-        "too few marks": f"Too few marks: about {more:,} more",
-    }[verdict]
-
-
-def ranged(one: Estimate, *, sign: bool = False) -> str:
-    """Estimate and interval as text."""
-    return f"{number(one.value, sign=sign)} ({interval(one.low, one.high, sign=sign)})"
 
 
 def _sentences(
@@ -300,3 +302,125 @@ def _parts(
         shares = float(right[of].mean()), float(after[of[swapped.inside]].mean())
         found[name] = Part(int(of.sum()), *shares)
     return found
+
+
+def ranged(one: Estimate, *, sign: bool = False) -> str:
+    """Estimate and interval as text."""
+    return f"{number(one.value, sign=sign)} ({interval(one.low, one.high, sign=sign)})"
+
+
+SHOWN = 12  # images on the page, those that change most
+_TONES = {"shown": "lost", "not shown": "", "too few marks": "mixed"}
+
+
+def write_audit(examined: Examined, folder: Path) -> None:
+    """Write `audit.json` and `audit.html` to a folder."""
+    page = audit_page(examined)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "audit.json", strict_json(asdict(examined.audit)) + "\n")
+    write_atomically(folder / "audit.html", page)
+
+
+def audit_page(examined: Examined) -> str:
+    """Page as HTML: verdict, numbers, the images that change most, what to do next."""
+    audit = examined.audit
+    facts = [
+        f"{audit.images:,} images of {', '.join(audit.splits)}, {audit.marked:,} with marks",
+        f"classes {', '.join(audit.classes)}",
+        duration(audit.seconds),
+    ]
+    found = {"class": audit.by_class, "source": audit.by_source}
+    looks = "The model has no maps here."
+    if not np.isnan(audit.map_inside):
+        looks = (
+            f"{percent(audit.map_inside)} of the model's decision maps lie inside the marks, which "
+            f"cover {percent(audit.map_chance)} of the images with marks."
+        )
+    blocks: list[Block] = [_numbers(audit), Text(looks)]
+    blocks += [_parts_table(of, parts) for of, parts in found.items() if parts]
+    page = PlainPage(
+        kind="audit",
+        name="/".join(Path(audit.model).parts[-2:]),  # a run folder ends in "model"
+        facts=[audit.model, *facts],
+        headline=audit.headline,
+        sentences=[*audit.sentences, *(f"Assumed: {note}." for note in audit.notes)],
+        sections=[
+            Section("numbers", "Numbers", "Numbers", blocks),
+            Section("images", "Images", "The images that change most", _pictures(examined)),
+            Section("next", "Next", "What to do next", [Text(one) for one in next_steps(audit)]),
+        ],
+        footer="Made by preceptor from marked images; nothing was trained.",
+        tone=_TONES[audit.verdict],
+    )
+    return render_plain_page(page)
+
+
+def next_steps(audit: Audit) -> list[str]:
+    """What a user should do next, one sentence or two each."""
+    steps = {
+        "shown": [
+            "Look at the images that change most: what of the outside could tell the class?",
+            "preceptor repair trains the last layer again on swapped training images.",
+        ],
+        "not shown": [
+            "Check that the marks cover only what decides: a shortcut inside them is not seen."
+        ],
+        "too few marks": [
+            f"Mark about {audit.more_marks:,} more images (preceptor label), and repeat the audit."
+        ],
+    }[audit.verdict]
+    blind = "Test the model on images from elsewhere: swapped images say nothing about them."
+    return [*steps, blind]
+
+
+def _numbers(audit: Audit) -> Table:
+    rows = [
+        ("Ordinary images", audit.ordinary, "label"),
+        ("Swapped images", audit.swapped, "label"),
+        *((f"Swapped, outside of {name}", one, "label") for name, one in audit.by_outside.items()),
+        ("Drop, ordinary − swapped", audit.drop, "label; 0 without an effect"),
+        ("Class of the outside, swapped", audit.outside, "outside; 0.5 without an effect"),
+        ("Outside alone, marks filled", audit.outside_only, "label"),
+        ("Inside alone, on a blurred mean", audit.inside_only, "label"),
+        ("Editing alone, without a model", audit.editing, "label; 0.5 if it tells nothing"),
+    ]
+    lines = [
+        Line(name, [Cell(ranged(one)), Cell(of)], strong=one in (audit.drop, audit.outside))
+        for name, one, of in rows
+    ]
+    return Table("AUC with 95 % interval", "", ["AUC", "Remark"], lines)
+
+
+def _parts_table(of: str, parts: dict[str, Part]) -> Table:
+    lines = []
+    for name, one in parts.items():
+        cells = f"{one.images:,}", percent(one.ordinary), percent(one.swapped)
+        lines.append(Line(name, [Cell(text) for text in cells]))
+    return Table(f"Named right, by {of}", of, ["images", "ordinary", "swapped"], lines)
+
+
+def _pictures(examined: Examined) -> list[Block]:
+    """Pairs of an ordinary and a swapped image, by the fall of the probability of the label."""
+    pictures, swapped = examined.pictures, examined.pictures.swapped
+    table, classes = pictures.marked.table, examined.audit.classes
+    before = examined.scores["ordinary"][swapped.inside, swapped.labels]
+    after = examined.scores["swapped"][np.arange(len(swapped.labels)), swapped.labels]
+    order = np.argsort(after - before, kind="stable")
+    first = np.sort(np.unique(swapped.inside[order], return_index=True)[1])[:SHOWN]
+    found = []
+    for at in order[first].tolist():
+        one, label = int(swapped.inside[at]), classes[swapped.labels[at]]
+        pair = [pictures.sets["ordinary"][one], swapped.pixels[at]]
+        gap = np.full((len(pair[0]), max(1, len(pair[0]) // 32), pair[0].shape[2]), 255, np.uint8)
+        both = np.concatenate([pair[0], gap, pair[1]], 1)
+        image = Image.fromarray(both[..., 0] if both.shape[2] == 1 else both)
+        of = classes[swapped.outside_labels[at]]
+        said = f"{label}: {number(before[at], 2)} → {number(after[at], 2)} on the outside of {of}"
+        name = str(table["name"][one])
+        about = f"{name}: ordinary and swapped"
+        found.append(CaptionedPicture(data_uri(image, "JPEG", quality=85), about, said, name))
+    text = (
+        "Left the ordinary image, right the inside of its marks on another outside, with the "
+        "probability of the label on both."
+    )
+    return [Text(text), PicturesBlock(found)]

@@ -14,21 +14,15 @@ from PIL import Image
 
 from preceptor.config.run import MapSource
 from preceptor.config.settings import ImageFormat
+from preceptor.data import swaps
 from preceptor.data.checks import Findings, check_files, read_table
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
-from preceptor.data.swaps import (
-    MarkedImages,
-    SwappedImages,
-    check_marks,
-    inside_only,
-    outside_only,
-    swap,
-)
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.sources import marked_classes, place_maps, with_maps
+from preceptor.metrics.paired_tests import unit_codes
 from preceptor.utils.files import replacing
 from preceptor.utils.results import digest
 
@@ -43,9 +37,14 @@ _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 class Marked:
     """Marked images of a manifest."""
 
-    images: MarkedImages
+    images: swaps.MarkedImages
     table: pd.DataFrame  # (n rows) of the manifest
     splits: tuple[str, ...]
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """(n,) group of each image, or the image itself."""
+        return unit_codes(self.table["group"], len(self.table))
 
 
 def read_marked(
@@ -117,8 +116,8 @@ def read_marked(
     masks /= np.maximum(masks.max((1, 2), keepdims=True), 1e-9)
     masks[without] = 0
     pixels = np.zeros((0, form.size, form.size, form.channels), np.uint8)
-    found = MarkedImages(images.canvases(rows) if len(rows) else pixels, masks, labels)
-    check_marks(found, f"{source} ({', '.join(splits)})")
+    found = swaps.MarkedImages(images.canvases(rows) if len(rows) else pixels, masks, labels)
+    swaps.check_marks(found, f"{source} ({', '.join(splits)})")
     return Marked(found, own.table, tuple(splits))
 
 
@@ -127,7 +126,7 @@ class Pictures:
     """Images about which a model is asked."""
 
     marked: Marked
-    swapped: SwappedImages
+    swapped: swaps.SwappedImages
     sets: dict[str, NDArray[np.uint8]]  # (m, H, W, C) ordinary, swapped, outside, inside
     key: str  # of the names of their files: it depends on all that determines them
 
@@ -137,12 +136,12 @@ def make_pictures(marked: Marked, form: ImageFormat, classes: Sequence[str], see
     images, each = marked.images, min(len(classes), _COPIES)
     # More copies of few images narrow the intervals, which include the choice of outsides.
     per_image = each * max(1, _SWAPS // (each * len(images)))
-    swapped = swap(images, classes=len(classes), per_image=per_image, seed=seed)
+    swapped = swaps.swap(images, classes=len(classes), per_image=per_image, seed=seed)
     sets = {
         "ordinary": images.pixels,
         "swapped": swapped.pixels,
-        "outside": outside_only(images, seed=seed),
-        "inside": inside_only(images, seed=seed),
+        "outside": swaps.outside_only(images, seed=seed),
+        "inside": swaps.inside_only(images, seed=seed),
     }
     names = marked.table["name"].tolist()
     key = digest([names, form.size, form.fit, form.channels, list(classes), seed])[:8]

@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from preceptor.auditing.audit import Examined, audit, ranged
@@ -33,7 +31,6 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.inference.annotate import compute_maps, rows_of
 from preceptor.inference.predict import score_frame
 from preceptor.maps.store import write_store
-from preceptor.metrics.paired_tests import unit_codes
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import WEIGHTS, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
@@ -43,22 +40,14 @@ from preceptor.training.run import train
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
 
-MOST = 2000
-"""Training images of a repair, at most: their pixels are held in memory."""
+MOST = 2000  # training images at most: their pixels are held in memory
 _TESTED = 200  # validation images at most, as in an audit
 # Of the Teacher. On decoys (draws 300 and 301, 60 marks), its maps repair to an AUC of 0.927 from
 # the weights of the model with these settings, 0.914 from random weights, 0.928 in 900 steps.
 _TEACHER = {
-    "optimizer": "adamw",
-    "lr": 0.003,
-    "weight_decay": 0.01,
-    "schedule": "one_cycle",
-    "epochs": 1,
-    "steps": 300,
-    "batch_size": 24,
-    "checkpoint": "last",
-    "cache": "none",
-}
+    "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01, "schedule": "one_cycle", "epochs": 1,
+    "steps": 300, "batch_size": 24, "checkpoint": "last", "cache": "none",
+}  # fmt: skip
 _BLIND = (
     "A repair removes shortcuts outside the marks. It does not fit a model to images from "
     "elsewhere (another camera, hospital or place), where it may be worse than before: test it."
@@ -74,6 +63,7 @@ class Repair:
     """Repair of a model, and what was said about it."""
 
     name: str  # of the model before
+    notes: tuple[str, ...]  # what was assumed about it
     result: Repaired
     sentences: tuple[str, ...]
     audits: tuple[Examined, Examined] | None  # before and after; None without validation marks
@@ -134,13 +124,9 @@ def repair(
     held = read_marked(table, form, classes, splits=val, most=_TESTED) if val else None
     tell("training the last layer")
     result = repaired(
-        network,
-        marked.images,
-        held.images if held else None,
-        seed=seed,
-        train_groups=_units(marked),
-        validation_groups=_units(held) if held else None,
-    )
+        network, marked.images, held.images if held else None, seed=seed,
+        train_groups=marked.units, validation_groups=held.units if held else None,
+    )  # fmt: skip
     new = result.model
     new.spec = replace(new.spec, positive=opened.positive, thresholds={})
     by = "a Teacher's maps" if teacher else "given maps" if maps else "the marks of people"
@@ -157,7 +143,7 @@ def repair(
         after = replace(opened, guided=new)
         before, then = (audit(one, table, splits=val, seed=seed) for one in (opened, after))
         audits = before, then
-    found = Repair(opened.name, result, said, audits)
+    found = Repair(opened.name, opened.notes, result, said, audits)
     _write(found, Workspace(table), to)
     return found
 
@@ -187,10 +173,6 @@ def _validation_sets(table: Manifest, splits: list[str] | None) -> list[str]:
         known = ", ".join(table.eval_splits("val")) or "none"
         raise InputError(f"split {wrong[0]!r} is no validation set; the manifest has {known}")
     return splits
-
-
-def _units(marked: Marked) -> NDArray[np.int64]:
-    return unit_codes(marked.table["group"], len(marked.table))
 
 
 def _marked_by_teacher(
@@ -298,7 +280,7 @@ def repair_page(found: Repair) -> str:
         facts=[found.name, f"classes {', '.join(result.model.spec.classes)}"],
         headline=f"{'Shown' if shown else 'Not shown'}: the repaired model is better on swapped "
         "images",
-        sentences=[*found.sentences, _BLIND],
+        sentences=[*found.sentences, *(f"Assumed: {one}." for one in found.notes), _BLIND],
         sections=[
             Section("numbers", "Numbers", "Before and after", [
                 Table("AUC with 95 % interval", "", ["before", "after"], lines),

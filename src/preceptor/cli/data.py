@@ -25,7 +25,7 @@ from preceptor.utils.process import bulk_import
 if TYPE_CHECKING:
     from preceptor.annotations import ImportedAnnotations
 
-Format = Literal["masks", "coco", "labelstudio", "cvat"]
+Format = Literal["masks", "coco"]
 data = Commands(
     help="Check, split, import and export manifests; make built-in images; compare annotators.",
     no_args_is_help=True,
@@ -281,7 +281,6 @@ def data_export(
     to: Annotated[Path, typer.Option()],
     threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
     positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
-    image_prefix: str = "/data/local-files/?d=",
     every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
     """Export human maps to another tool.
@@ -290,23 +289,21 @@ def data_export(
     columns that the format lacks: give it to data import with --labels.
 
     Args:
-        format_: masks, coco, labelstudio or cvat.
+        format_: masks or coco, which most tools read.
         to: Output folder, new or empty.
         threshold: Share of the largest value of a map, 0 to 1, from which on a pixel is inside a
             shape (default: 0.5; masks keep gray levels).
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
-        image_prefix: Address before the names of the images in Label Studio.
         every: Also export images that nobody examined.
     """
     with bulk_import():
-        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
+        from preceptor.annotations.export import manifest_images, write_export
         from preceptor.data.manifest import Manifest
 
     table = Manifest.read(manifest, verify=False, need=())
     with counting("exporting") as told:
         images = manifest_images(table, every=every, positive=positive or (), progress=told)
-        options = ExportOptions(threshold, image_prefix)
-        count, marked = write_export(format_, images, to, options)
+        count, marked = write_export(format_, images, to, threshold)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
 
 

@@ -205,7 +205,7 @@ def label_export(
 
     connection = connect(database, readonly=True)
     with bulk_import():
-        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
+        from preceptor.annotations.export import manifest_images, write_export
         from preceptor.annotations.write import MAPS
         from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
@@ -221,7 +221,7 @@ def label_export(
                     replace(one, marked=mark if one.row["saliency"].startswith(own) else "")
                     for one in manifest_images(manifest, progress=told)
                 )
-                write_export(format_, images, folder / format_, ExportOptions())
+                write_export(format_, images, folder / format_)
 
         with told_errors(database), closing(connection):
             classes = tuple(class_ or read_settings(connection).classes)

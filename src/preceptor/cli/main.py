@@ -22,13 +22,12 @@ import typer.main
 from typer.core import TyperGroup
 
 from preceptor.cli import model
-from preceptor.cli.audit import audit
+from preceptor.cli.auditing import audit, repair
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.doctor import doctor
 from preceptor.cli.label import label
 from preceptor.cli.options import Commands
-from preceptor.cli.repair import repair
 from preceptor.cli.study import report, runs, study
 from preceptor.errors import PreceptorError, one_line
 from preceptor.utils.process import handling, out_of_memory

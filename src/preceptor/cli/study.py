@@ -54,7 +54,6 @@ def run(
     address: AddressOption = None,
     runs_per_gpu: RunsPerGpuOption = None,
     hang_timeout: HangTimeoutOption = 30.0,
-    track: Literal["tensorboard"] | None = None,
 ) -> None:
     """Run a study.
 
@@ -62,7 +61,6 @@ def run(
 
     Args:
         out: Study folder.
-        track: Tracker of parameters and curves: tensorboard.
     """
     settings = _read(file)
     from preceptor.execution.process import import_early
@@ -84,7 +82,6 @@ def run(
         address=address,
         runs_per_gpu=runs_per_gpu,
         hang_timeout=hang_timeout,
-        track=track,
         tell=partial(print, flush=True),
         show=partial(live, console=console) if console.is_terminal else None,
     )

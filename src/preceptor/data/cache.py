@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,12 +13,9 @@ from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE, render
 from preceptor.data.images import ImageError, decode_map, image_size, load_image
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import reading_threads
 from preceptor.data.resampling import stored_map
 from preceptor.data.store import FileContents, Store, examine, positions_among
 from preceptor.errors import Problem, ProblemsError, RunFailedError
-
-Made = TypeVar("Made")
 
 
 def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:
@@ -83,15 +77,14 @@ class DecodedImages:
         def canvas(path: str) -> NDArray[np.uint8]:
             return render(load_image(path, form.channels), form.fit, form.side)
 
-        return np.stack(_of_each(canvas, self.paths.iloc[rows].tolist()))
+        return np.stack([canvas(path) for path in self.paths.iloc[rows]])
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
         maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
         there = np.flatnonzero(self.map_paths.iloc[rows] != "")
-        paths = self.map_paths.iloc[rows[there]].tolist()
-        for at, values in zip(there, _of_each(decode_map, paths), strict=True):
-            maps[at] = stored_map(values)
+        for at in there.tolist():
+            maps[at] = stored_map(decode_map(self.map_paths.iloc[rows[at]]))
         return maps
 
 
@@ -104,12 +97,6 @@ def in_memory(pixels: NDArray[np.uint8]) -> CachedImages:
     rows, sizes = np.arange(count), np.full((count, 2), side, np.int32)
     no_maps = np.zeros((0, MAP_SIDE, MAP_SIDE), np.uint8)
     return CachedImages(side, sizes, pixels, rows, no_maps, np.full(count, -1))
-
-
-def _of_each(make: Callable[[str], Made], paths: Sequence[str]) -> list[Made]:
-    """What is made of each file; remote ones are read at once."""
-    with ThreadPoolExecutor(reading_threads(paths, 1)) as pool:
-        return list(pool.map(make, paths))
 
 
 def open_images(
@@ -127,7 +114,7 @@ def open_images(
         files, sizes = contents or manifest.contents, np.zeros((len(manifest), 2), np.int32)
         sizes = sizes if files is None else files.sizes.copy()
         unknown = np.flatnonzero(~sizes.any(1))
-        read = _of_each(image_size, images.iloc[unknown].tolist())
+        read = [image_size(path) for path in images.iloc[unknown]]
         sizes[unknown] = np.array(read, np.int32).reshape(-1, 2)
         return DecodedImages(form, sizes, images, maps)
     contents = contents or contents_of(manifest, cache_dir)

@@ -26,7 +26,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.data.geometry import same_aspect
-from preceptor.data.remote import is_url, states_of, urls_among
 from preceptor.errors import Problem, ProblemsError, is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.utils.process import core_count
@@ -51,7 +50,7 @@ ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no head
 
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
-_Identity = tuple[int, int] | str | None
+_Identity = tuple[int, int] | None
 _RESAVE = "save it as CSV (UTF-8) or Parquet"
 
 
@@ -309,11 +308,11 @@ def text(column: pd.Series) -> pd.Series:
 
 
 def absolute(names: pd.Series, root: Path) -> pd.Series:
-    """Absolute paths of names relative to `root`, and URLs; `..` is kept: it may follow a link."""
+    """Absolute paths of names relative to `root`; `..` is kept: it may follow a link."""
     start = os.path.abspath(root)
 
     def joined(name: str) -> str:
-        return name if not name or is_url(name) else os.path.join(start, name)
+        return os.path.join(start, name) if name else ""
 
     return names.map(joined).astype("str")
 
@@ -409,8 +408,6 @@ def check_files(
         paths = table[column].tolist()
         identities = _identities(paths, workers or core_count())
         _note_missing(findings, base, what, paths, identities)
-        for at in _note_unreadable(findings, what, paths):
-            identities[at] = None
         found = zip(paths, identities, strict=True)
         files[what] = [path if identity else "" for path, identity in found]
         if what == "image":
@@ -441,15 +438,12 @@ def check_files(
 
 
 def _identities(paths: list[str], threads: int) -> list[_Identity]:
-    """Device and number of each local file, None if there is none; other locations as they are."""
+    """Device and number of each file, None if there is none."""
     identities: list[_Identity] = [None] * len(paths)
-    apart = set(urls_among(paths))
 
     def look(part: range) -> None:
         for at in part:
-            if at in apart:
-                identities[at] = paths[at]
-            elif paths[at]:
+            if paths[at]:
                 with contextlib.suppress(OSError, ValueError):  # a zero byte in the path
                     state = os.stat(paths[at])
                     if stat.S_ISREG(state.st_mode):
@@ -459,17 +453,6 @@ def _identities(paths: list[str], threads: int) -> list[_Identity]:
         parts = (range(at, min(at + 4096, len(paths))) for at in range(0, len(paths), 4096))
         list(pool.map(look, parts))
     return identities
-
-
-def _note_unreadable(findings: Findings, what: str, paths: list[str]) -> list[int]:
-    """Note remote files that cannot be read."""
-    which, unreadable = urls_among(paths), []
-    for at, state in zip(which, states_of([paths[at] for at in which]), strict=True):
-        if isinstance(state, OSError):
-            unreadable.append(at)
-            told = f"{what} {without_secrets(paths[at])!r}: {state.strerror}"
-            findings.add(at, told, "correct the path, or remove the row")
-    return unreadable
 
 
 def _note_missing(
@@ -494,6 +477,8 @@ def _note_missing(
 
 def path_hint(path: str) -> str:
     """How to correct the path of a file that is missing; "" = this cannot be told."""
+    if "://" in path:
+        return "copy the file to this machine, or mount its file system; URLs are not read"
     if "\\" in path and os.sep == "/":
         drive = re.match("[A-Za-z]:", Path(path).name)
         return "copy it to this machine" if drive else "write / instead of \\ in paths"

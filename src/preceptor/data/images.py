@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from preceptor.data.remote import LocationError, is_url, read_content
 from preceptor.errors import InputError
 
 _BITS_PER_SAMPLE = 258  # TIFF tags
@@ -263,9 +262,9 @@ class ImageError(InputError):
 
 
 def read_file(path: Path | str, content: bytes | None = None) -> bytes:
-    """Content, if not given, of a file or a URL; empty = ImageError."""
+    """Content, if not given, of a file; empty = ImageError."""
     with _explained(path):
-        content = read_content(str(path)) if content is None else content
+        content = Path(path).read_bytes() if content is None else content
     if not content:
         raise ImageError(path, _EMPTY)
     return content
@@ -327,14 +326,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 def stored_size(path: Path | str) -> tuple[tuple[int, int], int]:
     """Size as stored, and EXIF orientation (1 = upright), from the header of the file."""
-    with _explained(path):
-        is_file = not is_url(str(path))
-        with Path(path).open("rb") if is_file else io.BytesIO(read_file(path)) as stream:
-            if not stream.read(1):
-                raise ImageError(path, _EMPTY)
-            with open_image(stream) as image:
-                orientation = 1 if image.format == "TIFF" else _orientation(image)
-                return image.size, orientation if orientation in _TRANSPOSE else 1
+    with _explained(path), Path(path).open("rb") as stream:
+        if not stream.read(1):
+            raise ImageError(path, _EMPTY)
+        with open_image(stream) as image:
+            orientation = 1 if image.format == "TIFF" else _orientation(image)
+            return image.size, orientation if orientation in _TRANSPOSE else 1
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -379,8 +376,6 @@ def decoding_reason(error: Exception) -> str:
     """Reason why an image cannot be opened or decoded."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, LocationError):
-        return error.strerror or type(error).__name__
     if isinstance(error, IsADirectoryError):
         return "it is a folder; name an image file"
     if isinstance(error, PermissionError):

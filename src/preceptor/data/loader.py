@@ -29,7 +29,7 @@ from preceptor.data.augment import (
     partners_of,
     prepare,
 )
-from preceptor.data.cache import ImageSource
+from preceptor.data.cache import ImageSource, in_memory
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.resampling import resample, turn_maps
 
@@ -132,6 +132,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @classmethod
+    def in_memory(cls, pixels: NDArray[np.uint8], labels: NDArray[np.int64], fit: Fit) -> Rows:
+        """Rows of (n, side, side, C) images in memory."""
+        return cls(in_memory(pixels), np.arange(len(pixels)), labels, pixels.shape[1], fit)
 
     def without_maps(self) -> Rows:
         """The same rows without map targets."""

@@ -25,7 +25,6 @@ from preceptor.data.checks import (
     check_files,
     read_table,
 )
-from preceptor.data.remote import is_url
 from preceptor.metrics.split_names import KINDS, kind_or_none
 from preceptor.utils.files import relative_path, replacing
 
@@ -186,11 +185,6 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _relative(paths: pd.Series, folder: Path) -> pd.Series:
-    remote = np.fromiter(map(is_url, paths), bool, len(paths))
-    if remote.any():
-        local = _relative(paths[~remote], folder)
-        joined: pd.Series = pd.concat([paths[remote], local]).sort_index().astype("str")
-        return joined
     prefix = os.path.join(folder, "")
     if (paths.str.startswith(prefix) | (paths == "")).all():
         return paths.str.removeprefix(prefix)

@@ -24,7 +24,6 @@ from preceptor.data.images import (
     read_file,
 )
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import reading_threads
 from preceptor.data.store import written
 from preceptor.metrics.split_names import KINDS, kind_of
 from preceptor.utils.process import core_count
@@ -201,7 +200,7 @@ def _examined(paths: pd.Series, look: Callable[[str], _Value]) -> list[_Value]:
             return look(path)
         return None
 
-    with ThreadPoolExecutor(reading_threads(chosen, core_count())) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         return [one for one in pool.map(value, chosen) if one is not None]
 
 
@@ -227,7 +226,7 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
         sizes = list(map(tuple, contents.sizes.tolist()))
     else:
         paths = table["path"].tolist()
-        with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
+        with ThreadPoolExecutor(core_count()) as pool:
             sizes = list(pool.map(image_size, paths))
     by_row = pd.Series(sizes, dtype=object)
     rows = {}

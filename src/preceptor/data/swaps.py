@@ -106,18 +106,16 @@ def swap(
     classes: int,
     per_image: int,
     seed: int,
-    outsides: MarkedImages | None = None,
 ) -> SwappedImages:
     """Swapped images, `per_image` of each image.
 
-    Outsides are of each class of `outsides` (by default the images themselves) equally often: for
-    each image if `per_image` is a multiple of their number, else over the images of a class. No
-    image is its own outside, unless it is the only one of its class.
+    Outsides are of each class equally often: for each image if `per_image` is a multiple of their
+    number, else over the images of a class. No image is its own outside, unless it is the only one
+    of its class.
     """
     rng = np.random.default_rng([seed, 1])
-    edit = _Editor(images if outsides is None else outsides, rng)
-    own = edit if outsides is None else _Editor(images, rng, fills=False)
-    members = [np.flatnonzero(edit.images.labels == one) for one in range(classes)]
+    edit = _Editor(images, rng)
+    members = [np.flatnonzero(images.labels == one) for one in range(classes)]
     present = [one for one in range(classes) if len(members[one])]
     inside = np.repeat(np.arange(len(images)), per_image)
     outside = np.empty_like(inside)
@@ -127,16 +125,15 @@ def swap(
             part = slots[start : start + len(present)]
             for slot, other in zip(part, rng.permutation(present), strict=False):
                 among = members[other]
-                if outsides is None and len(among) > 1:
+                if len(among) > 1:
                     among = among[among != inside[slot]]
                 outside[slot] = rng.choice(among)
     pixels = np.empty((len(inside), *images.pixels.shape[1:]), np.uint8)
     for at, (i, j) in enumerate(zip(inside.tolist(), outside.tolist(), strict=True)):
-        region = own.region(own.donor(i))
-        around = edit.filled(j, edit.region(edit.donor(j)), -1 if outsides is not None else i)
+        region = edit.region(edit.donor(i))
+        around = edit.filled(j, edit.region(edit.donor(j)), i)
         pixels[at] = _blend(images.pixels[i], around, region)
-    labels = edit.images.labels[outside]
-    return SwappedImages(pixels, images.labels[inside], inside, outside, labels)
+    return SwappedImages(pixels, images.labels[inside], inside, outside, images.labels[outside])
 
 
 def outside_only(images: MarkedImages, *, seed: int) -> Pixels:
@@ -207,15 +204,11 @@ def editing_check(images: MarkedImages, *, classes: int, seed: int) -> Estimate:
 class _Editor:
     """Regions and fills of images."""
 
-    def __init__(
-        self, images: MarkedImages, rng: np.random.Generator, *, fills: bool = True
-    ) -> None:
+    def __init__(self, images: MarkedImages, rng: np.random.Generator) -> None:
         self.images, self.rng = images, rng
         self.reach = max(1, round(images.pixels.shape[1] / 128))
         self.marks = binary(images.masks)
         self.marked = np.flatnonzero(self.marks.any((1, 2)))
-        if not fills:
-            return
         labels = images.labels
         self.members = [np.flatnonzero(labels == one) for one in np.unique(labels)]
         tested = rng.permutation(self.marked)[:200].tolist()

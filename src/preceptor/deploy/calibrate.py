@@ -17,23 +17,18 @@ from preceptor.deploy.predictor import ImageInput, Predictor
 from preceptor.errors import InputError
 from preceptor.metrics.reliability import (
     TEMPERATURES,
-    Bins,
     calibration_error,
     cross_entropy,
     fit_temperature,
-    reliability_bins,
 )
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.build import MODEL_FILES
-from preceptor.report.figures import reliability_plot
 from preceptor.utils.files import copy_folder, replacing
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.results import strict_json, write_checksums
 from preceptor.utils.text import number, threshold_text
 
 Advance = Callable[[int], None]
-RELIABILITY = "reliability.svg"
-"""File of the reliability diagram in a model folder."""
 _CARD = "README.md"
 
 
@@ -57,7 +52,6 @@ class Reliability:
 
     error: float  # expected calibration error
     expected: float  # that of a calibrated model on as many images
-    bins: Bins
     cross_entropy: float
 
 
@@ -99,7 +93,7 @@ def reliability(
     scores = scores_of(probabilities, positive).astype(np.float64).clip(0, 1)
     hits = labels == (probabilities.argmax(1) if positive is None else positive)
     error, expected = calibration_error(hits, scores)
-    return Reliability(error, expected, reliability_bins(hits, scores), cross_entropy(hits, scores))
+    return Reliability(error, expected, cross_entropy(hits, scores))
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ def check_uncalibrated(model: Path) -> None:
 
 
 def write_calibrated(model: Path, fitted: Fitted, info: ModelInfo, out: Path) -> None:
-    """Copy a model folder, and add the calibration, its diagram, its card and its checksum."""
+    """Copy a model folder, and add the calibration, its card and its checksum."""
     with replacing(out, new=True) as partial:
         copy_folder(model, partial)
         content = strict_json(asdict(fitted.calibration)) + "\n"
@@ -159,20 +153,7 @@ def write_calibrated(model: Path, fitted: Fitted, info: ModelInfo, out: Path) ->
         if card.is_file():
             text = card.read_text(encoding="utf-8")
         card.write_text(f"{text.rstrip()}\n\n{card_section(fitted, info)}", encoding="utf-8")
-        (partial / RELIABILITY).write_text(_diagram(fitted, info), encoding="utf-8")
         write_checksums(partial, (*MODEL_FILES, CALIBRATION))
-
-
-def _diagram(fitted: Fitted, info: ModelInfo) -> str:
-    """Reliability diagram on validation as an SVG file."""
-    curves = {
-        "baseline2": ("before", fitted.before.bins),
-        "student": ("after", fitted.after.bins),
-    }
-    words = ("mean score", f"share of {info.positive}")
-    if info.positive is None:
-        words = ("mean highest probability", "share of correct decisions")
-    return reliability_plot(curves, "Reliability on validation", *words).svg
 
 
 def calibration_sentences(fitted: Fitted) -> list[str]:
@@ -202,7 +183,5 @@ def card_section(fitted: Fitted, info: ModelInfo) -> str:
         *([f"Thresholds of the score: {thresholds}."] if thresholds else []),
         "`preceptor predict` and `preceptor.load` use them; `model.json` has those of the network "
         "itself.",
-        "",
-        f"![Reliability diagram]({RELIABILITY})",
         "",
     ])  # fmt: skip

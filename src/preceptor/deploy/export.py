@@ -72,9 +72,6 @@ class ExportError(PreceptorError):
     """An export differs from its model by more than the limit."""
 
 
-# -------------------------------------------------------------------- graph
-
-
 class DeployedModel(nn.Module):
     """Copy of a trained model on the CPU whose input is images (B, in_chans, H, W) as decoded.
 
@@ -254,9 +251,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in zip(names, levels, strict=True):
             logging.getLogger(name).setLevel(level)
-
-
-# -------------------------------------------------------------------- check
 
 
 class Outputs(NamedTuple):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from preceptor.data.checks import Findings, absolute, check_names, read_table, text
 from preceptor.data.images import image_suffixes
-from preceptor.data.remote import is_url
 from preceptor.errors import InputError
 from preceptor.utils.files import walk
 
@@ -38,7 +37,7 @@ class ListedImage(NamedTuple):
 class ImageList:
     """Images of several inputs, in their order; folders are listed in the order of their names.
 
-    An input is an image file, a URL, a folder (all images below it, but for folders with a file
+    An input is an image file, a folder (all images below it, but for folders with a file
     `MAPS_MARK`), or a manifest (CSV or Parquet).
     """
 
@@ -64,8 +63,6 @@ class ImageList:
 
 def _part(name: str) -> str | list[ListedImage]:
     """A folder, or images."""
-    if is_url(name):
-        return [ListedImage.at(name)]
     if os.path.isdir(name):  # noqa: PTH112
         if next(_images_below(name), None) is None:
             known = " ".join(sorted(image_suffixes()))

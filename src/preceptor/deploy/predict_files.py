@@ -121,9 +121,6 @@ def _batches(
         yield [(taken.popleft(), prediction) for prediction in batch.results()]
 
 
-# -------------------------------------------------------------------- maps
-
-
 def map_file_name(number: int, image: ListedImage) -> str:
     """Name of the file of a map: the number of the image, and the end of its name."""
     stem = beginning(_UNSAFE.sub("_", Path(without_secrets(image.name)).stem), 80)
@@ -142,9 +139,6 @@ def _draw(maps: MapOutput, name: str, image: ListedImage, prediction: Prediction
     target.parent.mkdir(exist_ok=True)
     with replacing(target) as partial:
         picture.save(partial, "PNG")
-
-
-# -------------------------------------------------------------------- rows and tables
 
 
 def _name(image: ListedImage) -> str:

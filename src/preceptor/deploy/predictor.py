@@ -20,7 +20,6 @@ from PIL import Image
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, load_image, opaque_of
-from preceptor.data.remote import NETWORK_THREADS, is_url
 from preceptor.deploy.prediction import (
     ModelInfo,
     Prediction,
@@ -278,28 +277,18 @@ class Predictor:
     ) -> Iterator[list[Canvas | BadImage]]:
         """Decoded batches of `size` inputs; threads decode the next ones meanwhile."""
         form = self.info.image_format
-        with (
-            ThreadPoolExecutor(NETWORK_THREADS) as network,
-            ThreadPoolExecutor(self._workers) as pool,
-        ):
+        with ThreadPoolExecutor(self._workers) as pool:
             waiting: deque[list[Future[Canvas | BadImage]]] = deque()
             try:
                 left = iter(images)
                 while batch := list(islice(left, size)):
-                    pools = [network if is_url(source_of(one)) else pool for one in batch]
-                    waiting.append(
-                        [
-                            one.submit(canvas_of, image, form)
-                            for one, image in zip(pools, batch, strict=True)
-                        ]
-                    )
+                    waiting.append([pool.submit(canvas_of, image, form) for image in batch])
                     if len(waiting) >= _AHEAD:
                         yield [one.result() for one in waiting.popleft()]
                 while waiting:
                     yield [one.result() for one in waiting.popleft()]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-                network.shutdown(cancel_futures=True)
 
 
 def load(

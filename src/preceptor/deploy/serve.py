@@ -55,8 +55,6 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LONGEST = 60  # name of a model, value of a parameter
 
-# -------------------------------------------------------------------- batches
-
 
 class _Job(NamedTuple, Generic[Item, Result]):
     item: Item
@@ -121,9 +119,6 @@ class Batcher(Generic[Item, Result]):
             for job, result in zip(jobs, results, strict=True):
                 if not job.future.done():
                     job.future.set_result(result)
-
-
-# -------------------------------------------------------------------- models, metrics
 
 
 class ServedModel(NamedTuple):
@@ -203,9 +198,6 @@ class Metrics:
     def text(self) -> bytes:
         """Text of all metrics."""
         return generate_latest(self._registry)
-
-
-# -------------------------------------------------------------------- service
 
 
 class Wish(NamedTuple):
@@ -410,9 +402,6 @@ async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Predictio
     finally:
         for task in tasks:
             task.cancel()
-
-
-# -------------------------------------------------------------------- routes
 
 
 def application(service: Service) -> ASGIApp:

@@ -28,7 +28,6 @@ from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
 from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.marks import note
 from preceptor.label.proposals import Proposals
 from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
 from preceptor.label.sources import Source
@@ -81,53 +80,25 @@ def add_person(connection: Connection, name: str) -> Person:
         return person
     if connection.execute("SELECT count(*) FROM people").fetchone()[0] >= MOST:
         raise http.malformed(f"there are {MOST:,} people already")
-    # No number is given twice: sessions, links and browsers keep the numbers of merged people.
-    merged = "SELECT max(json_extract(detail, '$.person')) FROM events WHERE kind = 'merge'"
     number = connection.execute(
-        "INSERT INTO people (id, name, created) SELECT 1 + max(coalesce(max(id), 0), "
-        f"coalesce(({merged}), 0)), ?, ? FROM people",
-        (name, now()),
+        "INSERT INTO people (name, created) VALUES (?, ?)", (name, now())
     ).lastrowid
     assert number is not None
     return Person(number, name)
 
 
-_WORK = "(SELECT image, person FROM strokes UNION SELECT image, person FROM answers)"
-
-
-def rename_person(connection: Connection, number: int, name: str, *, merge: bool) -> None:
-    """Rename a person, or merge two people who have worked on different images; in a transaction.
+def rename_person(connection: Connection, number: int, name: str) -> None:
+    """Rename a person, in a transaction.
 
     Raises RefusedError if there is no such person (404), or if another one has the name (409).
     """
-    name, person = check_name(name), person_by_id(connection, number)
-    if person is None:
+    name = check_name(name)
+    if person_by_id(connection, number) is None:
         raise http.unknown("there is no such person")
     other = person_by_name(connection, name)
-    if other is None or other.id == number:
-        connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
-        return
-    if not merge:
+    if other is not None and other.id != number:
         raise http.conflict(f"{other.name} is the name of another person")
-    pair = {"a": number, "b": other.id}
-    # What one of the two has skipped is asked for again.
-    connection.execute("DELETE FROM answers WHERE person IN (:a, :b) AND state = 'skipped'", pair)
-    (both,) = connection.execute(
-        f"SELECT count(*) FROM {_WORK} AS one JOIN {_WORK} AS other USING (image) "
-        "WHERE one.person = :a AND other.person = :b",
-        pair,
-    ).fetchone()
-    if both:
-        raise http.conflict(f"both have worked on the same images ({both:,}): they stay two people")
-    for table in ("strokes", "answers", "answers_aside", "events"):
-        connection.execute(f"UPDATE {table} SET person = :b WHERE person = :a", pair)
-    connection.execute(
-        "UPDATE events SET detail = json_set(detail, '$.person', :b) "
-        "WHERE kind = 'settle' AND json_extract(detail, '$.person') = :a",
-        pair,
-    )
-    connection.execute("DELETE FROM people WHERE id = :a", pair)
-    note(connection, None, other.id, "merge", {"person": number, "name": person.name})
+    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
 
 
 def link_of(connection: Connection, number: int) -> str | None:
@@ -392,11 +363,10 @@ class SettleBody(Body):
 
 
 class RenameBody(Body):
-    """New name of a person, and whether the one who has this name already is the same person."""
+    """New name of a person."""
 
     person: Number
     name: str
-    merge: bool = False
 
 
 B = TypeVar("B", bound=Body)

@@ -112,7 +112,7 @@ def note(
 ) -> int:
     """Store an event; return its number, larger than those of earlier events.
 
-    Kinds: answer, answer_withdrawn, note, settle, merge. Of notes of a person on an image, and of
+    Kinds: answer, answer_withdrawn, note, settle. Of notes of a person on an image, and of
     what settles an image, the latest one counts.
     """
     text = json.dumps(detail, ensure_ascii=False)

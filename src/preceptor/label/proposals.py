@@ -40,7 +40,7 @@ def open_maps(
     A map store has the names of images: `names` gives their paths, others are paths from `root`.
     InputError if no image has a map.
     """
-    if place.suffix == ".onnx" or (place / "model.json").is_file():
+    if (place / "model.json").is_file():
         return _of_model(place)
     if is_store(place):
         map_of, paths = _of_store(place, root, names)
@@ -121,7 +121,7 @@ class Proposals:
         images = [os.path.normpath(root / path) for (path,) in paths]
         self._map_of = open_maps(place, root, images, names)
         files = [place] if place.is_file() else sorted(place.rglob("*"))
-        if place.is_file() and place.suffix != ".onnx":
+        if place.is_file():
             files += map(Path, _files(place).values())
         self._source = digest([str(place.absolute()), *map(version_or_none, files)])
         self._lock = threading.Lock()  # one is made at a time

@@ -345,12 +345,7 @@ def state(call: Call) -> Reply:
     images, done = queue.count_done(call.reading)
     totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
     if person is not None:
-        merged = call.reading.execute(  # browsers keep changes under the numbers of these people
-            "SELECT json_extract(detail, '$.person') FROM events "
-            "WHERE image IS NULL AND person = ? AND kind = 'merge'",
-            (person.id,),
-        )
-        shown = _shown(session, person) | {"was": [row[0] for row in merged]}
+        shown = _shown(session, person)
         (totals["mine_done"],) = call.reading.execute(
             "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
         ).fetchone()
@@ -444,13 +439,11 @@ def settle(call: Call) -> Reply:
 
 
 def rename(call: Call) -> Reply:
-    """Rename a person, or merge two."""
+    """Rename a person."""
     _need_lead(call)
     body = calls.checked(calls.RenameBody, call)
-    if body.merge and body.person == call.labeling.lead:
-        raise http.conflict("this is the name of --name: merge the other one into it")
     call.labeling.database.write(
-        lambda writing: calls.rename_person(writing, body.person, body.name, merge=body.merge)
+        lambda writing: calls.rename_person(writing, body.person, body.name)
     )
     return http.told({"ok": True})
 

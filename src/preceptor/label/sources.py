@@ -97,23 +97,12 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     """
     # pandas is imported only when a manifest has changed.
     from preceptor.data.checks import REQUIRED, Findings, check_cells, check_columns, read_table
-    from preceptor.data.remote import urls_among
 
     findings = Findings(str(source.place))
     raw = read_table(source.place, findings)
     check_columns(raw, REQUIRED[:2], findings)
     findings.raise_if_any()
     table = check_cells(raw, source.root, findings, (), None)
-    columns = (table[name].tolist() for name in ("path", "saliency"))
-    remote = {at for cells in columns for at in urls_among(cells)}
-    if remote:
-        example = min(remote)
-        what = (
-            f"{table['name'].iloc[example]!r} or its map is no local file, like those of "
-            f"{len(remote):,} rows in all"
-        )
-        findings.add(example, what, "copy the files to a folder and write their paths")
-        findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}

@@ -293,9 +293,6 @@ def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uin
     return pixels
 
 
-# Targets.
-
-
 def build_map_targets(
     config: RunConfig,
     manifest: Manifest,

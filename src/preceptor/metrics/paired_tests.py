@@ -102,20 +102,6 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> PairedResult:
     return PairedResult(mean, std, *t_interval(d), p, floor, n)
 
 
-def critical_difference(methods: int, sets: int) -> float:
-    """Critical difference of mean ranks at level 0.05, by Nemenyi's test.
-
-    q √(k (k + 1) / (6 N)) for k methods on N data sets: J. Demšar, "Statistical Comparisons of
-    Classifiers over Multiple Data Sets", JMLR 7, 2006.
-
-    Example:
-        >>> round(critical_difference(4, 14), 2)
-        1.25
-    """
-    quantile = float(stats.studentized_range.ppf(LEVEL, methods, np.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(methods * (methods + 1) / (6 * sets))
-
-
 def p_floor(n: int) -> float:
     """Smallest attainable p-value of `paired_difference`."""
     return min(1.0, 2.0 / 2**n) if n <= EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
@@ -13,24 +11,6 @@ from preceptor.metrics.auc import Array
 
 BINS = 10
 _SIMULATED = 100
-
-
-class Bins(NamedTuple):
-    """Images in bins of the score."""
-
-    scores: Array  # (b,) mean score
-    shares: Array  # (b,) share of hits
-    counts: Array  # (b,) number of images
-
-
-def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> Bins:
-    """Bins with about equal numbers of images; equal scores are in the same bin."""
-    truth, values = _checked(hits, scores)
-    places = _places(values, bins)
-    counts = np.asarray(np.bincount(places), np.float64)
-    used = counts > 0
-    sums = [np.bincount(places, weights)[used] for weights in (values, truth)]
-    return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
 def calibration_error(

@@ -260,8 +260,6 @@ def _trial(model: GuidedModel) -> ModelOutput:
     return out
 
 
-# Model folders.
-
 _SPEC = TypeAdapter(ModelSpec)
 WEIGHTS = "model.safetensors"
 """Weights in a model folder."""

@@ -349,9 +349,6 @@ def _found(module: nn.Module, input_size: int, in_chans: int, name: str) -> tupl
     return heads[-1], [*grids.values()][::-1]
 
 
-# Factories.
-
-
 @dataclass(frozen=True)
 class NetworkParts:
     """Network of a factory, with its parts.

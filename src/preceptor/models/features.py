@@ -70,9 +70,6 @@ def layout_of(network: nn.Module, raw: object) -> Layout:
     raise InputError(f"the features have shape {tuple(raw.shape)}, without a spatial grid")
 
 
-# Taps.
-
-
 def last_block(network: nn.Module) -> nn.Module | None:
     """Last transformer block before the head, if the network has `blocks`."""
     blocks = getattr(network, "blocks", None)
@@ -132,9 +129,6 @@ def _hand_input(keep: Callable[[Tensor], None], _: nn.Module, arguments: tuple[A
     keep(arguments[0])
 
 
-# Batch norm.
-
-
 def of_the_batch(module: nn.Module) -> bool:
     """Whether a module uses batch statistics in training."""
     # Other batch norms (EvoNorm-B) are recognized by their buffers; a frozen one has no momentum.
@@ -178,9 +172,6 @@ def as_evaluated(norms: Sequence[nn.Module], kept: Sequence[dict[str, Tensor]]) 
 def _put(norm: nn.Module, values: dict[str, Tensor]) -> None:
     for name, value in values.items():
         setattr(norm, name, value)
-
-
-# Networks from outside timm.
 
 
 class ModuleNetwork(nn.Module):

@@ -24,7 +24,6 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from preceptor.metrics.reliability import Bins
 from preceptor.report.palette import LIGHT, series_color
 from preceptor.utils.text import number
 
@@ -249,19 +248,3 @@ def _vertical(axes: Axes, name: str, at: float) -> None:
         name, (at, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
         textcoords="offset points", ha=side, color=LIGHT["soft"],
     )  # fmt: skip
-
-
-def reliability_plot(
-    curves: Mapping[str, tuple[str, Bins]], title: str, across: str, up: str
-) -> Figure:
-    """Reliability diagram; a calibrated model is on the diagonal."""
-    lines = [
-        Curve(name, key, bins.scores, bins.shares, dots=True)
-        for key, (name, bins) in curves.items()
-    ]
-    gaps = (
-        f"{name} {number(max((bins.shares - bins.scores).tolist(), key=abs), sign=True)}"
-        for name, bins in curves.values()
-    )
-    title = f"{title}. Largest gap: {', '.join(gaps)}"
-    return curves_figure(lines, title, across, up, unit=(True, True), diagonal=True, height=300)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.metrics.auc import roc_curve
-from preceptor.metrics.paired_tests import UNDEFINED, critical_difference
+from preceptor.metrics.paired_tests import UNDEFINED
 from preceptor.metrics.scores import stack
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.report import tables
@@ -40,7 +39,7 @@ from preceptor.report.words import (
     other_smallest,
     place_sentence,
 )
-from preceptor.results.comparisons import PUBLISHED, reproductions, set_aucs
+from preceptor.results.comparisons import PUBLISHED, reproductions
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import Ladder, enough
 from preceptor.results.record import records, whole_set
@@ -172,9 +171,7 @@ def domains_section(results: StudyResults, findings: Findings) -> Section:
         for ladder in one.primary_ladders
     ]
     figure = _ladder_figure(ladder_plot(rows, "AUC on the primary set"))
-    ranks = rank_plot([*results.by_domain.values()])
-    ranked = FigureBlock("ranks", [("Guidance methods over the domains", ranks)]) if ranks else None
-    blocks = _there([figure, tables.domain_table(results.domains), ranked])
+    blocks = _there([figure, tables.domain_table(results.domains)])
     return Section("rq4", "RQ4", _question("RQ4"), blocks, findings.across)
 
 
@@ -376,36 +373,6 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
         curves.append(np.interp(_FPR, *roc_curve(labels, scores[0])))
     mean: NDArray[np.float64] = np.mean(curves, axis=0)
     return mean
-
-
-def rank_plot(domains: Sequence[Results]) -> Figure | None:
-    """Mean rank of each guidance method's Student over domains, with its critical difference."""
-    aucs = [
-        {
-            (arm.backbone, arm.guidance): set_aucs(one.figures, arm, one.setup.primary).mean()
-            for arm in one.setup.ways
-            if arm.role == "student"
-        }
-        for one in domains
-    ]
-    table = pd.DataFrame(aucs).dropna(axis=1)
-    every = dict.fromkeys(key for domain in aucs for key in domain)
-    # A method that lacks a backbone in a domain cannot be ranked with the others.
-    partial = {way for _, way in {*every} - {*table}}
-    table = table[[key for key in every if key[1] not in partial]]
-    if len(domains) < 2 or table.T.groupby(lambda key: key[1]).ngroups < 2:
-        return None
-    # Of a domain with several backbones, the mean AUC over them.
-    by_way = table.T.groupby(lambda key: key[1], sort=False).mean().T
-    ranks = by_way.rank(axis=1, ascending=False).mean().sort_values()
-    half = critical_difference(len(ranks), len(by_way)) / 2
-    rows = [
-        (str(way), [Mark("mean rank", "student", mean, mean - half, mean + half)])
-        for way, mean in ranks.items()
-    ]
-    difference = f"critical difference {2 * half:.2f}"
-    title = f"Guidance methods, mean rank by AUC with the {difference}"
-    return rows_figure(rows, title, f"mean rank, 1 = best; {difference}")
 
 
 def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:

@@ -23,7 +23,6 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.data.cache import in_memory
 from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.swaps import Estimate, MarkedImages, estimate, replicates, swap
@@ -224,13 +223,12 @@ def repaired(
     seed: int,
     train_groups: NDArray[np.int64] | None = None,
     validation_groups: NDArray[np.int64] | None = None,
-    per_image: int | None = None,
 ) -> Repaired:
     """A copy of a model whose last layer is trained again on swapped images.
 
-    The features that enter the last layer are computed once for `per_image` swaps of each training
-    image. The last layer is the balanced logistic regression on them. Its penalty is the one with
-    the highest AUC on swapped validation images.
+    The features that enter the last layer are computed once, for about 1,000 swaps. The last layer
+    is the balanced logistic regression on them. Its penalty is the one with the highest AUC on
+    swapped validation images.
 
     Args:
         model: Classifier whose logits are a linear layer.
@@ -240,7 +238,6 @@ def repaired(
         seed: Seed of the swaps and the folds.
         train_groups, validation_groups: (n,) unit of each image, which is in one fold, and
             resampled as a whole; None = each image is one.
-        per_image: Outsides of each training image; None = so many that there are 1,000 images.
 
     Raises:
         InputError: The logits are not a linear layer with a bias, or a class has no image.
@@ -254,7 +251,7 @@ def repaired(
             f"repair: {counts.min()} training images of class {few} are marked or examined, and "
             f"{least} are needed; examine more, or give maps of all (--teacher, --maps)"
         )
-    per_image = per_image or -(-_SWAPS // len(train))
+    per_image = -(-_SWAPS // len(train))  # outsides of each training image
     new = with_pool(copy.deepcopy(model), Pool())
     units = np.arange(len(train)) if train_groups is None else train_groups
     tests: list[_Test] = []
@@ -309,7 +306,7 @@ def _test(
 ) -> _Test:
     classes = len(model.spec.classes)
     swapped = swap(images, classes=classes, per_image=_TESTED, seed=seed)
-    rows = _rows(model, swapped.pixels, swapped.labels)
+    rows = Rows.in_memory(swapped.pixels, swapped.labels, model.spec.fit)
     odds = {0.0: log_odds(predict(model, rows).probabilities)}
     features = head_inputs(new, rows)
     for strength, (weight, bias) in layers.items():
@@ -325,7 +322,9 @@ def _seen(
     classes, features, labels = len(model.spec.classes), [], []
     for turn in range(per_image):  # all of them at once may not fit into memory
         swapped = swap(images, classes=classes, per_image=1, seed=1000 * seed + turn + 1)
-        features.append(head_inputs(model, _rows(model, swapped.pixels, swapped.labels)))
+        features.append(
+            head_inputs(model, Rows.in_memory(swapped.pixels, swapped.labels, model.spec.fit))
+        )
         labels.append(swapped.labels)
     return np.concatenate(features), np.concatenate(labels)
 
@@ -395,7 +394,3 @@ def _folds(labels: NDArray[np.int64], units: NDArray[np.int64], seed: int) -> ND
 
 def _of(images: MarkedImages, which: NDArray[np.bool_]) -> MarkedImages:
     return MarkedImages(images.pixels[which], images.masks[which], images.labels[which])
-
-
-def _rows(model: GuidedModel, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Rows:
-    return Rows(in_memory(pixels), np.arange(len(pixels)), labels, pixels.shape[1], model.spec.fit)

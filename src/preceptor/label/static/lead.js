@@ -136,32 +136,23 @@ export function openSheet(title, closed = () => {}) {
   return { problem, rest };
 }
 
-// A form that renames a person, or merges two; `renew` shows what has become of it.
+// A form that renames a person; `renew` shows what has become of it.
 function renaming(renew) {
-  const form = element("form", "", { class: "row", "aria-label": "Rename or merge" });
+  const form = element("form", "", { class: "row", "aria-label": "Rename" });
   const who = element("select", "", { "aria-label": "Person" });
   const name = element("input", "", { "aria-label": "New name", placeholder: "New name", maxlength: "60" });
   const button = element("button", "Rename", { type: "submit" });
   const said = element("p", "", { role: "alert" });
-  let merge = false;
-  const ask = (asked) => {
-    merge = asked;
-    button.textContent = asked ? "Merge" : "Rename";
-  };
-  for (const field of [who, name]) field.addEventListener("input", () => ask(false));
   form.append(who, name, button, said);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     said.textContent = "";
     try {
       const tab = page.outbox.tab;
-      await post("/api/people", { tab, person: Number(who.value), name: name.value, merge });
-      ask(false);
+      await post("/api/people", { tab, person: Number(who.value), name: name.value });
       name.value = "";
     } catch (failure) {
-      const again = failure.status === 409 && !merge;
-      if (again) ask(true);
-      said.textContent = `${failure.message}.${again ? " Merge the two?" : ""}`;
+      said.textContent = `${failure.message}.`;
     }
     await renew();
   });
@@ -191,7 +182,7 @@ export async function showLead() {
     }
   };
   const { form, fill } = renaming(renew);
-  rest.after(element("h3", "Rename a person, or merge two"), form);
+  rest.after(element("h3", "Rename a person"), form);
   const timer = setInterval(renew, RENEW);
   await renew();
 }

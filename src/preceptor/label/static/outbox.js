@@ -32,12 +32,11 @@ export class Outbox {
   }
 
   // Takes up what a person's tab that is closed, or this one, left for a database of the server: at
-  // another time, another one may be served at the same address. `others` are the open tabs; `was`,
-  // the numbers of people who were merged into this one.
-  async open(server, { id, name, was }, others) {
+  // another time, another one may be served at the same address. `others` are the open tabs.
+  async open(server, { id, name }, others) {
     this.person = id;
     this.who = name;
-    const own = ({ person }) => person === id || was.includes(person);
+    const own = ({ person }) => person === id;
     this.entries = this.entries.filter(own);
     this.waiting = {};
     try {
