@@ -22,7 +22,7 @@ LIMITS = {
     "modules of source": 164,
     "lines of the longest module": 593,
     "lines of benchmarks": 3_439,
-    "lines of documentation": 3_823,
+    "lines of documentation": 3_825,
     "lines of RESULTS": 150,
     "lines of the changelog": 40,
     "lines of the README": 150,
