@@ -173,8 +173,8 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
     assert kinds.count("maps") == 6
     by_id = {step.id: step for step in [*first, *later]}
     for step in by_id.values():
-        for need in step.needs:
-            assert need in by_id
+        for need in step.needs:  # the last round of a selection is added after the others
+            assert need in by_id or need.startswith("select:")
         if step.kind == "evaluate":
             assert step not in first
     student = next(step for step in by_id.values() if step.title.startswith("train student"))
