@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 from PIL import Image
@@ -127,6 +126,8 @@ def changed(folder: Path, name: str, **columns: object) -> Path:
 def test_a_repaired_model_predicts_without_the_stamp(
     folder: Path, model: str, tmp_path: Path
 ) -> None:
+    import onnxruntime  # which starts a thread
+
     to = tmp_path / "repaired"
     arguments = (f"{model}:stamp", folder / "manifest.csv", "--positive", "sick", "--to", to)
     outcome = here("repair", *arguments)
