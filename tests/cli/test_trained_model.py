@@ -113,11 +113,6 @@ def test_maps_belong_to_the_names_of_the_manifest(model: Path, tmp_path: Path) -
     store = tmp_path / "maps"
     assert here("annotate", model, data / "some.csv", "--out", store, "--device", "cpu").code == 0
     assert read_store(store).paths.tolist() == training["name"].tolist()[5:]
-    done = here(
-        "data", "export", "masks", store, "--manifest", data / "manifest.csv",
-        "--to", tmp_path / "masks",
-    )  # fmt: skip
-    assert done.code == 0, done
     source = {"kind": "store", "path": str(store)}
     done = here("train", write_run(data, maps=source, alpha=0.1), "--out", tmp_path / "runs")
     assert done.code == 0, done
