@@ -173,6 +173,10 @@ def ids(work: Path) -> dict[str, Any]:
         for name in set(re.findall(r"\$\{(\w+)\}", file.read_text(encoding="utf-8"))):
             os.environ[name] = "paper" if name == "RECIPE" else str(work / file.parent.name / name)
         config = study_of(file)
+        if (
+            config.positive is None and not config.domains
+        ):  # decoys: ten classes, a network of its own
+            continue
         seeds = config.seeds
         config = config.model_copy(
             update={"seeds": min(seeds, 2) if isinstance(seeds, int) else seeds[:2]}

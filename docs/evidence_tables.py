@@ -347,9 +347,10 @@ def summary() -> str:
 
 
 def fair() -> str:
-    """Moving decoys with equal trials: AUC, trials, images of a training, and the Student minus it."""
+    """Moving decoys with equal trials: AUC, trials, images, and the Student minus it."""
     names = {"baseline2": "no maps", "baseline1": "marks alone", "centre": "centered map"}
-    names |= {"shuffled": "the Teacher's maps, shuffled", "shuffled_human": "people's maps, shuffled"}
+    names |= {"shuffled": "the Teacher's maps, shuffled"}
+    names |= {"shuffled_human": "people's maps, shuffled"}
     names |= {"mixed": "mixed (no Teacher)", "student": "**Student**", "dfr": "`dfr`, no marks"}
     names |= {"student_dfr": "Student, then `dfr`", "ceiling": "people's maps on all images"}
     rows = tables("decoys_fair").table
