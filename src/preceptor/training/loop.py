@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -198,13 +199,7 @@ class Trainer:
         """One optimizer step; returns sums of metrics over the images."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, sums = self.loss(batch)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if (clip := self.config.training.clip) is not None:
-            self.scaler.unscale_(self.optimizer)
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        _optimizer_step(loss, self.optimizer, self.scaler, self.config.training.clip)
         return sums
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -286,9 +281,8 @@ class Trainer:
         """λ of a guidance method: log K of K classes ÷ its mean term after plain steps.
 
         The maps of `reference` are centered maps of all images, so that Students, controls and
-        ceiling of a seed have the same λ, however many of their images are guided. At the start of
-        training a term may be thousands of times smaller than after some steps. Changes neither
-        the model nor its optimizer.
+        ceiling of a seed have the same λ, however many images they guide. At the start of training
+        a term may be thousands of times smaller. Changes neither the model nor its optimizer.
         """
         if method.weight is not None:
             return method.weight
@@ -297,9 +291,8 @@ class Trainer:
         self.model.train()
         optimizer = new_optimizer(settings, self.model.parameters())
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
-        steps = min(PLAIN_STEPS, self.ends[-1])
+        steps, measured = min(PLAIN_STEPS, self.ends[-1]), list[GuidanceBatch]()
         batches = math.ceil(SCALE_IMAGES / min(reference.sizes))
-        measured: list[GuidanceBatch] = []
         for step, batch in enumerate(reference.steps(0, steps + batches)):
             images, targets = self._input(batch.images), self._targets(batch)
             if step >= steps:
@@ -307,13 +300,26 @@ class Trainer:
                 continue
             optimizer.zero_grad(set_to_none=True)
             logits, _ = self.forward(images)
-            scaler.scale(nn.functional.cross_entropy(logits, targets.labels)).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimizer)
-            scaler.update()
+            loss = nn.functional.cross_entropy(logits, targets.labels)
+            _optimizer_step(loss, optimizer, scaler, settings.clip)
+            process.beat()
         classes = len(self.model.spec.image_classes or self.model.spec.classes)
-        mean = mean_losses(method, measured, self.guided_forward)[1]
+        _, mean = mean_losses(method, measured, self.guided_forward)
         self.model.load_state_dict(kept)
         return math.log(classes) / mean
+
+
+def _optimizer_step(
+    loss: Tensor, optimizer: torch.optim.Optimizer, scaler: Any, clip: float | None
+) -> None:
+    """Backward pass and step; gradients are scaled in half precision, and clipped."""
+    scaler.scale(loss).backward()
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) -> GuidanceBatch:
