@@ -22,7 +22,6 @@ OPTIONAL = {
     "auditing/models.py": "onnx",
     "benchmark/decoys.py": "demo",
     "data/images.py": "dicom",
-    "deploy/api.py": "web",
     "deploy/export.py": "onnx",
     "deploy/http_server.py": "web",
     "deploy/serve.py": "web",

@@ -1,4 +1,4 @@
-"""Folders of images, model folders, and a server of several models."""
+"""Folders of images, model folders, and a server."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def pictures(image_files: ImageFiles) -> ImageFiles:
 @pytest.fixture(scope="session")
 def server(served_folders: dict[str, Path]) -> Iterator[Running]:
     """Server without keys, for tests that change nothing."""
-    with running(served_folders, pixels=10_000_000, images=20) as found:
+    with running(served_folders["best"], pixels=10_000_000) as found:
         yield found

@@ -9,16 +9,14 @@ import re
 import signal
 import subprocess
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from preceptor.deploy.api import ServeSettings
 from preceptor.deploy.http import ApiKeys, Hosts
 from preceptor.deploy.http_server import listen
-from preceptor.deploy.serve import Service, application
+from preceptor.deploy.serve import ServeSettings, Service, application
 from tests.commands import HANGS
 from tests.forked import Forked, command
 from tests.serving import Told, in_thread
@@ -40,18 +38,6 @@ def send(
         connection.close()
 
 
-def multipart(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
-    """Body with files, and its headers."""
-    boundary = uuid.uuid4().hex
-    body = b""
-    for name, content in files:
-        head = f'Content-Disposition: form-data; name="image"; filename="{name}"'
-        body += f"--{boundary}\r\n{head}\r\nContent-Type: image/png\r\n\r\n".encode()
-        body += content + b"\r\n"
-    body += f"--{boundary}--\r\n".encode()
-    return body, {"content-type": f"multipart/form-data; boundary={boundary}"}
-
-
 @dataclass
 class Running:
     """Server that runs."""
@@ -67,10 +53,6 @@ class Running:
         headers = self.headers | ({"content-type": kind} if kind else {})
         return send(self.address, "POST", f"/predict{query}", content, headers)
 
-    def post_files(self, files: Sequence[tuple[str, bytes]], query: str = "") -> Told:
-        body, headers = multipart(files)
-        return self.post(body, headers["content-type"], query)
-
     def metric(self, line: str) -> float:
         """Value of a sample."""
         for one in self.get("/metrics").content.decode().splitlines():
@@ -80,9 +62,9 @@ class Running:
         raise AssertionError(f"{line} is not a metric")
 
     @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[threading.Event]:
-        """Context in which the network of a model waits; yields an event that it has begun."""
-        batcher = self.service._batchers[name]
+    def held(self) -> Iterator[threading.Event]:
+        """Context in which the network waits; yields an event that it has begun."""
+        batcher = self.service.batcher
         predict, go, begun = batcher._predict, threading.Event(), threading.Event()
 
         def waiting(batch: Any) -> Any:
@@ -99,16 +81,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(
-    models: Mapping[str, Path], keys: Path | None = None, **settings: Any
-) -> Iterator[Running]:
+def running(model: Path, keys: Path | None = None, **settings: Any) -> Iterator[Running]:
     """Server in a thread."""
-    usual = {"device": "cpu", "batch_size": 8, "workers": 2, "timeout": HANGS}
+    usual = {"device": "cpu", "batch_size": 8, "timeout": HANGS}
     given = ServeSettings(**{**usual, **settings})  # type: ignore[arg-type]
     at = listen("127.0.0.1", 0)
     port = at.getsockname()[1]
     hosts = None if keys is not None else Hosts.of("127.0.0.1", port)
-    service = Service(models, given, None if keys is None else ApiKeys.read(keys), hosts)
+    service = Service(model, given, None if keys is None else ApiKeys.read(keys), hosts)
     try:
         with in_thread(application(service), at, stop_seconds=60):
             try:
@@ -136,7 +116,7 @@ class Process:
         """Start the server, and wait until it answers."""
         self.process = Forked(
             command,
-            ["serve", *self.arguments, "--port", self.port, "--timeout", HANGS],
+            ["serve", *self.arguments, "--port", self.port],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=os.environ | {"COLUMNS": "200"},

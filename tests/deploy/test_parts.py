@@ -1,4 +1,4 @@
-"""Parts of the server: multipart bodies, keys, names."""
+"""Parts of the server: keys, bodies, batches."""
 
 from __future__ import annotations
 
@@ -10,38 +10,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
-from preceptor.deploy.api import Upload, check_sizes, decode_upload, uploads_of
 from preceptor.deploy.http import ApiKeys, RefusedError
-from preceptor.deploy.serve import Batcher, model_paths
+from preceptor.deploy.serve import Batcher, decode_body
 from preceptor.errors import InputError
 from tests.data.sound_manifest import dicom
-from tests.deploy.serving import multipart
-
-
-# Without backslashes: python-multipart reads a name that begins like a path of Windows as a path.
-@given(st.lists(st.tuples(st.text("ab cé.", min_size=1), st.binary()), min_size=1, max_size=5))
-def test_what_is_put_into_a_body_comes_out(files: list[tuple[str, bytes]]) -> None:
-    body, headers = multipart(files)
-    kind = headers["content-type"]
-    assert uploads_of(kind, body, 5) == files
-    with pytest.raises(RefusedError, match="more than"):
-        uploads_of(kind, body, len(files) - 1)
-
-
-@given(st.binary(max_size=200), st.integers(0, 300))
-def test_a_body_that_is_cut_off_is_refused(content: bytes, cut: int) -> None:
-    body, headers = multipart([("a", content), ("b", content)])
-    end = len(body) - len(b"--\r\n")
-    if cut < end:
-        with pytest.raises(RefusedError) as caught:
-            uploads_of(headers["content-type"], body[:cut], 9)
-        assert caught.value.status == 400
 
 
 @pytest.mark.parametrize(
@@ -80,16 +56,6 @@ def test_keys_are_needed_whole() -> None:
         assert not keys.allow(headers)
 
 
-def test_names_of_models(tmp_path: Path) -> None:
-    (tmp_path / "a=b").mkdir()
-    found = model_paths([str(tmp_path / "a=b"), "x=y=z", "/w/best/"])
-    assert list(found) == ["a=b", "x", "best"]
-    assert [str(path) for path in found.values()][1:] == ["y=z", "/w/best"]
-    for texts in (["a/best", "b/best"], ["x=a", "x=b"], ["n" * 61 + "=a"], ["a\nb=c"], ["/"]):
-        with pytest.raises(InputError):
-            model_paths(texts)
-
-
 def test_formats_that_run_programs_are_not_decoded() -> None:
     assert {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"} <= set(pixel_formats())
     assert not {"EPS", "PDF", "WMF", "FITS", "HDF5"} & set(pixel_formats())
@@ -103,10 +69,8 @@ def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None
     size = 0x080100
     head = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, size, 22)
     content = head + picture.getvalue().ljust(size, b"\0")
-    upload = Upload("a", content)
-    check_sizes([upload], pixels=10_000)
-    with pytest.raises(RefusedError, match="a: cannot be decoded"):
-        decode_upload(upload, ImageFormat(16))
+    with pytest.raises(RefusedError, match="cannot be decoded"):
+        decode_body(content, ImageFormat(16), 10_000)
 
 
 def test_a_sound_dicom_file_that_is_not_read_is_not_called_damaged(tmp_path: Path) -> None:
@@ -114,23 +78,8 @@ def test_a_sound_dicom_file_that_is_not_read_is_not_called_damaged(tmp_path: Pat
     plan = pydicom.dcmread(file)
     del plan.PixelData
     plan.save_as(file)
-    with pytest.raises(RefusedError, match=r"plan\.dcm: .*the DICOM file has no image"):
-        decode_upload(Upload("plan.dcm", file.read_bytes()), ImageFormat(16))
-
-
-def test_the_pixels_of_a_request_are_limited() -> None:
-    def upload(width: int, height: int) -> Upload:
-        file = io.BytesIO()
-        Image.new("L", (width, height)).save(file, "PNG")
-        return Upload("a", file.getvalue())
-
-    check_sizes([upload(10, 10)] * 4, pixels=100)
-    with pytest.raises(RefusedError, match="500 pixels; at most 400 are decoded") as told:
-        check_sizes([upload(10, 10)] * 5, pixels=100)
-    assert told.value.status == 413
-    with pytest.raises(RefusedError, match="a: 11 × 10 pixels; at most 100 are decoded") as told:
-        check_sizes([upload(11, 10)], pixels=100)
-    assert told.value.status == 422
+    with pytest.raises(RefusedError, match="the DICOM file has no image"):
+        decode_body(file.read_bytes(), ImageFormat(16), 100)
 
 
 def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:

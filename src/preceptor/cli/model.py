@@ -394,7 +394,7 @@ def export(
 
 
 def serve(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…")],
+    model: Path,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     keys: Path | None = None,
@@ -402,70 +402,44 @@ def serve(
     threshold: ThresholdOption = None,
     device: str = "auto",
     batch_size: BatchSizeOption = 32,
-    delay: Annotated[float, Number(min=0, max=1000)] = 5.0,
-    queue: Annotated[int, typer.Option(min=1)] = 256,
-    timeout: Annotated[float, Number(min=0.001)] = 30.0,
-    workers: WorkersOption = None,
-    max_body: Annotated[int, typer.Option(min=1)] = 32,
-    max_pixels: Annotated[int, typer.Option(min=1)] = 50_000_000,
-    max_images: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes multipart files, or one image. /models, /healthz, /readyz, /metrics and
-    /openapi.json describe the server.
+    POST /predict takes an image file. /model, /healthz, /readyz, /metrics and /openapi.json
+    describe the server.
 
     Args:
-        models: Model folders, each as PATH or NAME=PATH; the first one is used for requests that
-            name no model.
+        model: Model folder, such as best.
         host: Address; one for other machines needs --keys or --no-keys.
         port: Port; 0 = any free one.
         keys: File with API keys, one per line; each request needs one of them.
         no_keys: Accept requests without keys from other machines.
         device: auto, cpu, cuda or cuda:N.
-        delay: Milliseconds for which a batch waits for images.
-        queue: Largest number of images in process; further ones get 429.
-        timeout: Seconds after which a request gets 504.
-        max_body: Largest body in MiB.
-        max_pixels: Largest number of pixels per image.
-        max_images: Largest number of images per request.
     """
     from preceptor.utils.process import return_freed_memory
 
     with needing("web", "serve"):
-        from preceptor.deploy.api import ServeSettings
         from preceptor.deploy.http import ApiKeys, Hosts, address_of, is_local
         from preceptor.deploy.http_server import listen
         from preceptor.deploy.http_server import serve as serve_until_stopped
-        from preceptor.deploy.serve import Service, application, model_paths
+        from preceptor.deploy.serve import ServeSettings, Service, application
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")
     if not is_local(host) and keys is None and not no_keys:
         raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
     known = None if keys is None else ApiKeys.read(keys)
-    named = model_paths(models)
-    settings = ServeSettings(
-        threshold=threshold,
-        device=device,
-        batch_size=batch_size,
-        delay=delay / 1000,
-        queue=queue,
-        timeout=timeout,
-        workers=workers,
-        body=max_body * 2**20,
-        pixels=max_pixels,
-        images=max_images,
-    )
+    settings = ServeSettings(threshold, device, batch_size)
     return_freed_memory()
     at = listen(host, port)
     bound = at.getsockname()[1]
     hosts = None if keys is not None or no_keys else Hosts.of(host, bound)
     with bulk_import():
-        service = Service(named, settings, known, hosts)
+        service = Service(model, settings, known, hosts)
     try:
-        print(f"serving {', '.join(service.models)} on {address_of(host, bound)}", flush=True)
+        print(f"serving {model} on {address_of(host, bound)}", flush=True)
+        stop_seconds = int(settings.timeout) + 5
         serve_until_stopped(
-            application(service), at, stop_seconds=int(timeout) + 5, stopping=service.stop
+            application(service), at, stop_seconds=stop_seconds, stopping=service.stop
         )
     finally:
         service.close()

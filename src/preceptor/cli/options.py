@@ -79,7 +79,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 # Modules of the extras whose commands check for them.
 EXTRAS = {
-    "web": {"starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"},
+    "web": {"starlette", "uvicorn", "h11", "prometheus_client"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},
 }
 

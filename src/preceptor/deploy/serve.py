@@ -1,17 +1,21 @@
-"""Server of trained models: keys, batches of concurrent requests, limits, metrics, routes."""
+"""Server of a trained model: keys, batches of concurrent requests, limits, metrics, routes."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import io
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
+from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 from starlette.applications import Starlette
@@ -21,15 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from preceptor.deploy.api import (
-    MapForm,
-    ServeSettings,
-    Upload,
-    answer_of,
-    check_sizes,
-    decode_upload,
-    uploads_of,
-)
+from preceptor.config.settings import ImageFormat
+from preceptor.data.images import decoding_reason, pixel_formats
 from preceptor.deploy.http import (
     ApiKeys,
     Hosts,
@@ -39,13 +36,19 @@ from preceptor.deploy.http import (
     malformed,
     refused,
     told,
-    unknown,
 )
 from preceptor.deploy.http_server import http_error, read_body, response_of, with_headers
-from preceptor.deploy.prediction import ModelInfo, Prediction, find_threshold
-from preceptor.deploy.predictor import Canvas, Predictor, files_digest, load
-from preceptor.errors import InputError, is_control
-from preceptor.utils.process import core_count
+from preceptor.deploy.prediction import Prediction, decide, find_threshold
+from preceptor.deploy.predictor import (
+    BATCH_SIZE,
+    BadImage,
+    Canvas,
+    canvas_of,
+    files_digest,
+    load,
+)
+from preceptor.errors import InputError, one_line
+from preceptor.utils.process import DECODING, core_count
 from preceptor.version import __version__
 
 Item = TypeVar("Item")
@@ -53,7 +56,68 @@ Result = TypeVar("Result")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_LONGEST = 60  # name of a model, value of a parameter
+_LONGEST = 60  # value of a parameter
+_DIGITS = 6  # of the values of a map
+_LONGEST_SIDE = 65_535  # resampling needs memory for each row and column of an image
+
+MapForm = Literal["none", "grid", "png"]
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of a server."""
+
+    threshold: str | None = None  # if a request has none, see `find_threshold`
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    batch_size: int = BATCH_SIZE
+    delay: float = 0.005  # longest time in seconds that an image waits for others to fill a batch
+    queue: int = 256  # largest number of images that are being answered; further ones are refused
+    timeout: float = 30.0  # longest time in seconds from the body of a request to its answer
+    body: int = 32 * 2**20  # largest body in bytes
+    pixels: int = 50_000_000  # largest number of pixels of an image
+
+    @property
+    def bodies(self) -> int:
+        """Largest size in bytes of all bodies that are being read or answered."""
+        return 8 * self.body
+
+
+def decode_body(body: bytes, form: ImageFormat, pixels: int) -> Canvas:
+    """Image file of a request on the canvas of a model; one that cannot be decoded is refused.
+
+    All threads together decode a limited number of pixels.
+    """
+    if not body:
+        raise RefusedError(422, "the body is empty; send an image file")
+    try:  # the header alone
+        image = Image.open(io.BytesIO(body), formats=pixel_formats())
+    except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
+        raise RefusedError(422, one_line(decoding_reason(error))) from error
+    with image:
+        size = f"{image.width:,} × {image.height:,} pixels"
+        if image.width * image.height > pixels:
+            raise RefusedError(422, f"{size}; at most {pixels:,} are decoded")
+        if max(image.size) > _LONGEST_SIDE:
+            raise RefusedError(422, f"{size}; a side has at most {_LONGEST_SIDE:,}")
+        with DECODING.reserve(image.width * image.height):
+            # Not the body: a file can be of two formats, and that of another one has another size.
+            canvas = canvas_of(image, form)
+    if isinstance(canvas, BadImage):
+        raise RefusedError(422, canvas.reason)
+    return canvas
+
+
+def map_answer(prediction: Prediction, form: MapForm) -> dict[str, Any] | None:
+    """Map of an answer in a form."""
+    if form == "none":
+        return None
+    answer = {"of": prediction.map_class, "form": form, "values": None, "png": None}
+    if form == "grid":
+        return answer | {"values": np.round(prediction.map.astype(np.float64), _DIGITS).tolist()}
+    file = io.BytesIO()
+    levels = np.rint(prediction.map_at_image() * np.float32(255)).astype(np.uint8)
+    Image.fromarray(levels).save(file, "PNG", compress_level=1)
+    return answer | {"png": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
 class _Job(NamedTuple, Generic[Item, Result]):
@@ -121,79 +185,31 @@ class Batcher(Generic[Item, Result]):
                     job.future.set_result(result)
 
 
-class ServedModel(NamedTuple):
-    """Model that is served."""
-
-    predictor: Predictor
-    revision: str  # first 12 hexadecimal digits of the hash of its files
-
-    @property
-    def info(self) -> ModelInfo:
-        """Description of the model."""
-        return self.predictor.info
-
-    def threshold(self, wanted: str | None) -> float | None:
-        """Threshold of a rule or a number; RefusedError (422) if the model has none."""
-        try:
-            return find_threshold(wanted, self.info)
-        except InputError as error:
-            raise RefusedError(422, str(error)) from error
-
-
-def model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder.
-
-    Example:
-        >>> list(model_paths(["study/best", "small=other/best"]))
-        ['best', 'small']
-    """
-    paths: dict[str, Path] = {}
-    for text in texts:
-        name, given, path = text.partition("=")
-        # A path may contain the character itself.
-        if not given or Path(text).exists():
-            name, path = Path(text).absolute().name, text
-        if not 1 <= len(name) <= _LONGEST or any(map(is_control, name)):
-            raise InputError(f"{text}: a name of a model has 1 to {_LONGEST} characters")
-        if name in paths:
-            raise InputError(
-                f"{text}: there is another model {name!r}; give each a name: NAME={path}"
-            )
-        paths[name] = Path(path)
-    return paths
-
-
 class Metrics:
     """What a server counts and measures."""
 
-    def __init__(self, models: Mapping[str, ServedModel], limit: int) -> None:
+    def __init__(self, backbone: str, revision: str, limit: int) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         given: dict[str, Any] = {"registry": self._registry, "namespace": "preceptor"}
         self.requests = Counter("requests", "Answered requests.", ["path", "status"], **given)
-        self.seconds = Histogram(
-            "predict_seconds", "Time of a request of predictions.", buckets=_SECONDS, **given
-        )
         self.in_flight = Gauge("images_in_flight", "Images that are being answered.", **given)
-        self._images = Counter("images", "Predicted images.", ["model"], **given)
+        self._images = Counter("images", "Predicted images.", **given)
         self._batch_sizes = Histogram(
-            "batch_size", "Images per pass of the network.", ["model"], buckets=_SIZES, **given
+            "batch_size", "Images per pass of the network.", buckets=_SIZES, **given
         )
-        self._batch_seconds = Histogram(
-            "batch_seconds", "Time of a pass.", ["model"], buckets=_SECONDS, **given
-        )
+        seconds: dict[str, Any] = given | {"buckets": _SECONDS}
+        self.seconds = Histogram("predict_seconds", "Time of a request of predictions.", **seconds)
+        self._batch_seconds = Histogram("batch_seconds", "Time of a pass.", **seconds)
         Gauge("images_limit", "Largest number of images in flight.", **given).set(limit)
-        Gauge("build_info", "Version.", ["version"], **given).labels(__version__).set(1)
-        names = ["model", "backbone", "revision"]
-        info = Gauge("model_info", "Served models.", names, **given)
-        for name, model in models.items():
-            info.labels(name, model.info.backbone, model.revision).set(1)
+        info = Gauge("model_info", "Served model.", ["version", "backbone", "revision"], **given)
+        info.labels(__version__, backbone, revision).set(1)
 
-    def batch(self, model: str, size: int, seconds: float) -> None:
+    def batch(self, size: int, seconds: float) -> None:
         """Take note of a pass of the network."""
-        self._images.labels(model).inc(size)
-        self._batch_sizes.labels(model).observe(size)
-        self._batch_seconds.labels(model).observe(seconds)
+        self._images.inc(size)
+        self._batch_sizes.observe(size)
+        self._batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
         """Text of all metrics."""
@@ -203,54 +219,44 @@ class Metrics:
 class Wish(NamedTuple):
     """What a request asks for."""
 
-    model: str
     map: MapForm = "none"
     threshold: str | None = None
 
 
 class Service:
-    """Predictions of requests within limits: threads that decode, and one per model that predicts.
+    """Predictions of requests within limits: threads that decode, and one that predicts.
 
     No keys: none are needed. No hosts: requests may name any.
     """
 
     def __init__(
         self,
-        paths: Mapping[str, Path],
+        folder: Path,
         settings: ServeSettings,
         keys: ApiKeys | None = None,
         hosts: Hosts | None = None,
     ) -> None:
         self.settings, self.keys, self.hosts = settings, keys, hosts
         self.stopping = False
-        self.models: dict[str, ServedModel] = {}
-        for name, path in paths.items():
-            predictor = load(
-                path,
-                threshold=settings.threshold,
-                device=settings.device,
-                batch_size=settings.batch_size,
-            )
-            predictor(np.zeros((8, 8, 3), np.uint8))  # the first request is as fast as the others
-            self.models[name] = ServedModel(predictor, files_digest(path)[:12])
-        self.metrics = Metrics(self.models, settings.queue)
-        self._batchers = {name: self._batcher(name, model) for name, model in self.models.items()}
-        self._decoders = ThreadPoolExecutor(settings.workers or core_count())
-        self._threads = ThreadPoolExecutor(4)
+        self.predictor = load(
+            folder,
+            threshold=settings.threshold,
+            device=settings.device,
+            batch_size=settings.batch_size,
+        )
+        self.predictor(np.zeros((8, 8, 3), np.uint8))  # the first request is as fast as the others
+        self.revision = files_digest(folder)[:12]
+        self.metrics = Metrics(self.predictor.info.backbone, self.revision, settings.queue)
+        self.batcher = Batcher(
+            self._pass, size=settings.batch_size, delay=settings.delay, done=self.metrics.batch
+        )
+        self._decoders = ThreadPoolExecutor(core_count())
         self._images = 0
         self._bytes = 0
 
-    def _batcher(self, name: str, model: ServedModel) -> Batcher[tuple[Canvas, bool], Prediction]:
-        def predict(batch: list[tuple[Canvas, bool]]) -> Sequence[Prediction]:
-            maps = any(wanted for _, wanted in batch)
-            return model.predictor.predict_decoded([canvas for canvas, _ in batch], maps=maps)
-
-        return Batcher(
-            predict,
-            size=self.settings.batch_size,
-            delay=self.settings.delay,
-            done=lambda size, seconds: self.metrics.batch(name, size, seconds),
-        )
+    def _pass(self, batch: list[tuple[Canvas, bool]]) -> Sequence[Prediction]:
+        maps = any(wanted for _, wanted in batch)
+        return self.predictor.predict_decoded([canvas for canvas, _ in batch], maps=maps)
 
     def stop(self) -> None:
         """Take no further requests."""
@@ -258,10 +264,8 @@ class Service:
 
     def close(self) -> None:
         """Answer what waits, and end the threads."""
-        self._threads.shutdown(cancel_futures=True)
         self._decoders.shutdown(cancel_futures=True)
-        for batcher in self._batchers.values():
-            batcher.close()
+        self.batcher.close()
 
     def check_access(self, request: Request, *, key: bool) -> None:
         """Refuse requests that name another host or come from its pages (403), or lack a key (401).
@@ -300,16 +304,16 @@ class Service:
             self._bytes -= size
 
     @contextlib.contextmanager
-    def _room(self, count: int) -> Iterator[None]:
-        """Context in which images are in flight."""
-        if self._images + count > self.settings.queue:
+    def _room(self) -> Iterator[None]:
+        """Context in which an image is in flight."""
+        if self._images >= self.settings.queue:
             raise self._busy()
-        self._images += count
+        self._images += 1
         self.metrics.in_flight.set(self._images)
         try:
             yield
         finally:
-            self._images -= count
+            self._images -= 1
             self.metrics.in_flight.set(self._images)
 
     def _busy(self) -> RefusedError:
@@ -327,81 +331,68 @@ class Service:
             if len(value) > _LONGEST:
                 raise malformed(f"{key} has more than {_LONGEST} characters")
             given[key] = value
-        name = given.get("model", next(iter(self.models)))
-        if name not in self.models:
-            raise unknown(f"there is no such model; known are {', '.join(self.models)}")
         forms: tuple[MapForm, ...] = get_args(MapForm)
         form = next((each for each in forms if each == given.get("map", "none")), None)
         if form is None:
             raise malformed(f"map: one of {', '.join(forms)} is needed")
-        wish = Wish(name, form, given.get("threshold", self.settings.threshold))
-        self.models[name].threshold(wish.threshold)
+        wish = Wish(form, given.get("threshold", self.settings.threshold))
+        self.threshold(wish.threshold)
         return wish
 
-    async def predict(self, wish: Wish, content_type: str, body: bytes) -> Reply:
+    def threshold(self, wanted: str | None) -> float | None:
+        """Threshold of a rule or a number; RefusedError (422) if the model has none."""
+        try:
+            return find_threshold(wanted, self.predictor.info)
+        except InputError as error:
+            raise RefusedError(422, str(error)) from error
+
+    async def predict(self, wish: Wish, body: bytes) -> Reply:
         """Answer to a request; RefusedError if it is not carried out."""
-        settings, run = self.settings, asyncio.get_running_loop().run_in_executor
+        settings, form = self.settings, self.predictor.info.image_format
+        run = asyncio.get_running_loop().run_in_executor
         try:
             async with asyncio.timeout(settings.timeout):
-                uploads = await run(self._threads, self._uploads, content_type, body)
-                with self._room(len(uploads)):
-                    calls = [self._predict_one(wish, upload) for upload in uploads]
-                    results = await _all_or_none(calls)
-                    return await run(self._threads, self._answer, wish, uploads, results)
+                with self._room():
+                    given = body, form, settings.pixels
+                    canvas = await run(self._decoders, decode_body, *given)
+                    prediction = await self.batcher((canvas, wish.map != "none"))
+                    return await run(self._decoders, self._answer, wish, prediction)
         except TimeoutError as error:
             raise RefusedError(
                 504, f"the prediction took longer than {settings.timeout:g} seconds"
             ) from error
 
-    def _uploads(self, content_type: str, body: bytes) -> list[Upload]:
-        uploads = uploads_of(content_type, body, self.settings.images_per_request)
-        check_sizes(uploads, self.settings.pixels)
-        return uploads
+    def _answer(self, wish: Wish, prediction: Prediction) -> Reply:
+        info, threshold = self.predictor.info, self.threshold(wish.threshold)
+        (decision,) = decide(prediction.class_probabilities[None], info.positive_index, threshold)
+        width, height = prediction.size
+        answer = {
+            "revision": self.revision,
+            "threshold": threshold,
+            "width": width,
+            "height": height,
+            "score": prediction.score,
+            "decision": info.classes[decision],
+            "probabilities": prediction.probabilities,
+            "map": map_answer(prediction, wish.map),
+        }
+        return told(answer)
 
-    async def _predict_one(self, wish: Wish, upload: Upload) -> Prediction:
-        form = self.models[wish.model].info.image_format
-        loop = asyncio.get_running_loop()
-        canvas = await loop.run_in_executor(self._decoders, decode_upload, upload, form)
-        return await self._batchers[wish.model]((canvas, wish.map != "none"))
-
-    def _answer(
-        self, wish: Wish, uploads: Sequence[Upload], predictions: Sequence[Prediction]
-    ) -> Reply:
-        model = self.models[wish.model]
-        threshold = model.threshold(wish.threshold)
-        pairs = zip(uploads, predictions, strict=True)
-        answers = [answer_of(upload.name, each, threshold, wish.map) for upload, each in pairs]
-        given = {"model": wish.model, "revision": model.revision, "threshold": threshold}
-        return told(given | {"predictions": answers})
-
-    def model_answers(self) -> list[dict[str, Any]]:
-        """Served models; the first one answers requests that name none."""
-        return [
-            {
-                "name": name,
-                "revision": model.revision,
-                "backbone": model.info.backbone,
-                "classes": model.info.classes,
-                "positive": model.info.positive,
-                "threshold": model.threshold(self.settings.threshold),
-                "thresholds": dict(model.info.thresholds),
-                "maps": model.info.map_kind,
-                "input_size": model.info.image_format.size,
-                "batch_size": self.settings.batch_size,
-                "version": model.info.version,
-            }
-            for name, model in self.models.items()
-        ]
-
-
-async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Prediction]:
-    """Results of concurrent calls; after a failure or a cancellation the others are cancelled."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
+    def model_answer(self) -> dict[str, Any]:
+        """Description of the served model."""
+        info = self.predictor.info
+        return {
+            "revision": self.revision,
+            "backbone": info.backbone,
+            "classes": info.classes,
+            "positive": info.positive,
+            "threshold": self.threshold(self.settings.threshold),
+            "thresholds": dict(info.thresholds),
+            "maps": info.map_kind,
+            "input_size": info.image_format.size,
+            "batch_size": self.settings.batch_size,
+            "version": info.version,
+        }
 
 
 def application(service: Service) -> ASGIApp:
@@ -412,10 +403,11 @@ def application(service: Service) -> ASGIApp:
         if service.stopping:
             raise RefusedError(503, "the server is stopping; try again on another one")
         wish = service.wish_of(request.query_params.multi_items())
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise RefusedError(415, "send the image file itself: curl --data-binary @image.png")
         with service.body_room() as take:
             body = await read_body(request, service.settings.body, take=take)
-            kind = request.headers.get("content-type", "")
-            work = asyncio.ensure_future(service.predict(wish, kind, body))
+            work = asyncio.ensure_future(service.predict(wish, body))
             gone = asyncio.ensure_future(_gone(request))
             try:
                 await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -426,8 +418,8 @@ def application(service: Service) -> ASGIApp:
                 for task in (work, gone):
                     task.cancel()
 
-    async def models(_: Request) -> Reply:
-        return told({"models": service.model_answers()})
+    async def model(_: Request) -> Reply:
+        return told(service.model_answer())
 
     async def metrics(_: Request) -> Reply:
         kind = "text/plain; version=0.0.4; charset=utf-8"
@@ -438,8 +430,7 @@ def application(service: Service) -> ASGIApp:
 
     async def readiness(_: Request) -> Reply:
         status = "stopping" if service.stopping else "ready"
-        answer = {"status": status, "models": list(service.models)}
-        return told(answer, 503 if service.stopping else 200)
+        return told({"status": status}, 503 if service.stopping else 200)
 
     async def openapi(_: Request) -> Reply:
         return Reply(document, headers={"cache-control": "no-cache"})
@@ -472,7 +463,7 @@ def application(service: Service) -> ASGIApp:
 
     ways: list[tuple[str, str, Callable[[Request], Awaitable[Reply]], bool]] = [
         ("POST", "/predict", predict, True),
-        ("GET", "/models", models, True),
+        ("GET", "/model", model, True),
         ("GET", "/metrics", metrics, True),
         ("GET", "/healthz", health, False),
         ("GET", "/readyz", readiness, False),
