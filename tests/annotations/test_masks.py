@@ -10,10 +10,11 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 
 from preceptor.annotations import read_folders, read_masks, read_yolo
+from preceptor.annotations.masks import VOID
 from preceptor.annotations.shapes import AnnotatedImage, Pixels
 from preceptor.data.images import decode_image
 from preceptor.errors import PreceptorError
-from tests.annotations.trees import ORIENTATION, images_of, imported_maps, save_image
+from tests.annotations.trees import ORIENTATION, imported_maps, save_image
 from tests.commands import assert_refused, here
 
 INSIDE = np.zeros((30, 40), bool)
@@ -103,15 +104,8 @@ def test_numbers_of_classes_are_no_strengths(
     root: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]
 ) -> None:
     save_levels(root / "m", files, type_)
-    with pytest.raises(PreceptorError, match=r"numbers of classes.*labelmap.txt.* 0 and 255"):
+    with pytest.raises(PreceptorError, match=r"numbers of classes.* 0 outside and 255 inside"):
         maps_of(root)
-    levels = sorted({level for values in files.values() for level in values} - {0, 255})
-    lines = [f"class{level}:{level},{level},{level}::" for level in levels]
-    lines += ["background:0,0,0::", "background:255,255,255::"]
-    (root / "m" / "labelmap.txt").write_text("\n".join(lines) + "\n")
-    expected = INSIDE.copy()
-    expected[20:, :5] = files["a"][1] == files["a"][-1]
-    assert (maps_of(root, positive=(f"class{files['a'][1]}",))["a"] == expected * 255).all()
 
 
 @pytest.mark.parametrize(
@@ -172,43 +166,25 @@ def test_a_mask_of_one_faint_level_is_refused(type_: type[np.generic], tmp_path:
         labels_of(tmp_path)
 
 
-def test_names_of_classes_with_a_byte_order_mark(root: Path) -> None:
-    """As the editor of Windows writes them: the background was drawn as a class."""
-    save(root / "m" / "a.png", MASK[..., None] * np.array([1, 0, 0], np.uint8))
-    file = root / "m" / "labelmap.txt"
-    file.write_text("background:0,0,0::\nRiß:255,0,0::\n", encoding="utf-8-sig")
-    assert read_masks(root / "m").classes == ["Riß"]
-    assert (maps_of(root)["a"] == MASK).all()
-    file.write_text(file.read_text(encoding="utf-8-sig"), encoding="latin-1")
-    with pytest.raises(PreceptorError, match=r"labelmap.txt: it is not UTF-8 text; save it so"):
-        read_masks(root / "m")
-
-
 @pytest.mark.parametrize("palette", [False, True])
-def test_one_color_a_class(root: Path, palette: bool) -> None:
+def test_a_color_is_inside_and_several_are_refused(root: Path, palette: bool) -> None:
+    colors = np.array([[0, 0, 0], [250, 0, 0], [0, 200, 10], VOID], np.uint8)
     values = np.where(INSIDE, 1, 0).astype(np.uint8)
+
+    def write() -> None:
+        image = Image.fromarray(values, "P") if palette else Image.fromarray(colors[values])
+        if palette:
+            image.putpalette(colors.reshape(-1).tolist())
+        (root / "m").mkdir(exist_ok=True)
+        image.save(root / "m" / "a.png")
+
+    values[29] = 3
+    write()
+    assert (maps_of(root)["a"] == MASK).all()
     values[20:, :5] = 2
-    colors = np.array([[0, 0, 0], [250, 0, 0], [0, 200, 10]], np.uint8)
-    image = Image.fromarray(values, "P") if palette else Image.fromarray(colors[values])
-    if palette:
-        image.putpalette(colors.reshape(-1).tolist())
-    (root / "m").mkdir()
-    image.save(root / "m" / "a.png")
-    assert labels_of(root) == ["#00c80a", "#fa0000"]
-    names = "background:0,0,0::\ncrack:250,0,0::\n"
-    (root / "m" / "labelmap.txt").write_text(names + "rust:0,200,10::\n")
-    assert (maps_of(root, positive=("crack",))["a"] == MASK).all()
-    (root / "m" / "labelmap.txt").write_text(names)
-    with pytest.raises(PreceptorError, match=r"color \(0, 200, 10\) is of no class"):
+    write()
+    with pytest.raises(PreceptorError, match=r"it has 4 colors; save masks of one class"):
         labels_of(root)
-
-
-@pytest.mark.parametrize("color", ["1,2", "1,2,256", "1,2,-3", "1,2,٣", "1,2," + "9" * 5000])
-def test_a_color_that_is_none_is_refused_by_line(color: str, tmp_path: Path) -> None:
-    save(tmp_path / "m" / "a.png", MASK)
-    (tmp_path / "m" / "labelmap.txt").write_text(f"background:0,0,0::\ncrack:{color}::\n")
-    with pytest.raises(PreceptorError, match=r"line 2: .* is not name:red,green,blue::"):
-        labels_of(tmp_path)
 
 
 def test_what_is_wrong_is_refused_by_file(root: Path) -> None:
@@ -229,7 +205,7 @@ def test_what_is_wrong_is_refused_by_file(root: Path) -> None:
     assert not (root / "out").exists()
 
 
-# Transparency, orientation, gray and color in one folder
+# Transparency and orientation
 
 
 def strokes(stroke: tuple[int, ...], around: tuple[int, ...], path: Path) -> None:
@@ -239,19 +215,6 @@ def strokes(stroke: tuple[int, ...], around: tuple[int, ...], path: Path) -> Non
     pixels[3:13, 8:31] = (*stroke[:3], stroke[3] // 3)
     pixels[INSIDE] = stroke
     save(path, pixels)
-
-
-@pytest.mark.parametrize("around", [(255, 255, 255, 0), (0, 0, 0, 0), (255, 0, 0, 0)])
-@pytest.mark.parametrize(("opacity", "mode"), [(255, "RGBA"), (127, "RGBA"), (255, "P")])
-def test_transparent_pixels_are_outside(
-    root: Path, around: tuple[int, ...], opacity: int, mode: str
-) -> None:
-    strokes((255, 0, 0, opacity), around, root / "m" / "a.png")
-    if mode == "P":
-        with Image.open(root / "m" / "a.png") as image:
-            image.quantize(8).save(root / "m" / "a.png")
-    assert (maps_of(root)["a"] == MASK).all()
-    assert labels_of(root) == ["#ff0000"]
 
 
 @pytest.mark.parametrize("around", [(255, 255, 255, 0), (255, 0, 0, 0)])
@@ -267,9 +230,6 @@ def test_black_strokes_on_transparent_are_refused(root: Path) -> None:
     strokes((0, 0, 0, 255), (255, 255, 255, 0), root / "m" / "a.png")
     with pytest.raises(PreceptorError, match="it is black where it is visible"):
         labels_of(root)
-    (root / "m" / "labelmap.txt").write_text("ink:0,0,0::\n")
-    assert labels_of(root) == ["ink"]
-    (root / "m" / "labelmap.txt").unlink()
     for pixels in ((0, 0, 0, 255), (0, 0, 0, 0), (255, 255, 255, 0)):  # nothing is marked
         Image.new("RGBA", (40, 30), pixels).save(root / "m" / "a.png")
         assert labels_of(root) == []
@@ -286,17 +246,6 @@ def test_the_orientation_of_a_mask(root: Path, orientation: int, deep: bool) -> 
     save(root / "m" / "a.png", mask.astype(np.uint16) * 9 if deep else mask, exif=exif)
     upright = decode_image(root / "images" / "a.png")[..., 0]
     assert ((maps_of(root)["a"] > 0) == (upright > 0)).all()
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_class_of_white_beside_colors_is_not_guessed(root: Path, mode: str) -> None:
-    save(root / "m" / "a.png", MASK, mode)
-    save(root / "m" / "b.png", MASK[..., None] * np.array([1, 0, 0], np.uint8))
-    with pytest.raises(PreceptorError, match=r"1 gray masks .*a.png.* others have colors .*b.png"):
-        list(read_masks(root / "m"))
-    (root / "m" / "labelmap.txt").write_text("wet:255,255,255::\nhot:255,0,0::\n")
-    found = images_of(read_masks(root / "m"))
-    assert [one.annotations[0].label for one in found.values()] == ["wet", "hot"]
 
 
 # Class folders, and masks among the images

@@ -117,7 +117,6 @@ def test_splits_of_the_manifest_are_replaced_whatever_they_are(data: Path, tmp_p
     ("arguments", "expected"),
     [
         (["coco", "a.json", "--join", "test"], "--join belongs to und; leave it out"),
-        (["folders", "a", "--mask-label", "x"], "--mask-label belongs to masks; leave it out"),
         (["und", "a.csv", "--labels", "l.csv"], "--labels is of the other formats; leave it out"),
         (["und", "a.csv"], "add --images and --heatmaps"),
         (["masks", "a"], "add --images"),

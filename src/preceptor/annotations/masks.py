@@ -1,4 +1,4 @@
-"""Mask images (binary, gray, palette, or one color a class): folders of them, and class folders."""
+"""Mask images, binary or gray: folders of them, and class folders with masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.annotations.files import ImageFiles, read_text, split_of, split_of_folders
+from preceptor.annotations.files import ImageFiles, split_of, split_of_folders
 from preceptor.annotations.shapes import (
     MAX_PIXELS,
     AnnotatedImage,
@@ -23,35 +23,27 @@ from preceptor.annotations.shapes import (
     ImportedAnnotations,
     Log,
     Mask,
-    Pixels,
 )
 from preceptor.data.images import decode_map, open_image, stored_size, upright
-from preceptor.errors import InputError, ProblemsError, reason
+from preceptor.errors import InputError, reason
 
-Color = tuple[int, int, int]
-# The borders of Pascal VOC are void.
-BLACK, VOID = (0, 0, 0), (224, 224, 192)
-_MOST_COLORS = 256  # more in one image belong to a picture, not to classes
+VOID = (224, 224, 192)  # the borders of Pascal VOC
 _WORDS = r"(mask|masks|seg|segmentation|label|labels|gt|map|heatmap)"
 _ENDING = re.compile(rf"[ _.-]{_WORDS}$", re.I)
 _NUMBERED = re.compile(rf"[ _.-]{_WORDS}(?:[ _.-]?\d+)?$", re.I)
-_NAME_CLASSES = (
-    "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: and "
-    "crack:1,1,1::) or save masks of 0 and 255"
-)
+_ONE_CLASS = "save masks of one class, 0 outside and 255 inside"
+LABEL = "positive"
+"""Class of the masks of a folder."""
 # A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255.
 _MOST_LEVELS, _CLASSES = 40, {*range(64), 255}
 
 
-def read_masks(
-    source: Path | str, images: Path | str | None = None, *, label: str = "positive"
-) -> ImportedAnnotations:
+def read_masks(source: Path | str, images: Path | str | None = None) -> ImportedAnnotations:
     """A folder of mask images, each named as its image, else with `_mask` and the like behind.
 
-    Gray images with two values are masks, the larger one inside; with more they are maps, but for
-    numbers of classes or regions, which are problems. In palette and color images each color is a
-    class but black and VOID, named in `labelmap.txt`. Transparent pixels are outside. Masks among
-    the images are the files with such an ending beside one without it.
+    Images with two values are masks, the larger one inside; with more they are maps, but for
+    numbers of classes or regions, which are problems. A color is inside, several are a problem.
+    Masks among the images are the files with such an ending beside one without it.
     """
     root = Path(source)
     real = Path(os.path.realpath(root))
@@ -69,20 +61,19 @@ def read_masks(
         )
     lone = lone_masks(names, pairs) if mixed else names
     files = [*_by_image(pairs).items(), *(("", [mask]) for mask in lone)]
-    colors = read_labelmap(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
-        masks = _Masks(root, colors, log)
+        masks = _Masks(root, log)
         for image, own in files:
-            if (record := masks.joined(own, label)) is not None:
+            if (record := masks.joined(own, LABEL)) is not None:
                 yield replace(record, name=image, other_name="") if image else record
-        masks.check(_NAME_CLASSES)
+        masks.check()
 
     return ImportedAnnotations(
         "masks",
         root,
         read,
-        [name for name in colors.values() if name != "background"] or [label],
+        [LABEL],
         (),
         len(files),
         whole_folder=True,
@@ -130,7 +121,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 if count > 1:
                     what = f"{count} images have its place, which differ in suffix or split"
                     log.problem(mask, what, "rename all but one of them, and their masks")
-        records = _Masks(root if other is None else other, {}, log)
+        records = _Masks(root if other is None else other, log)
         for name in names:
             folders = PurePosixPath(name).parts[:-1]
             label = next((part for part in reversed(folders) if not split_of(part)), "")
@@ -141,7 +132,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 yield AnnotatedImage(name, None, (), (label,), split, of=name)
             elif (record := records.joined(given[name], label)) is not None:
                 yield replace(record, name=name, labels=(label,), split=split, of=name)
-        records.check("save masks of 0 and 255")
+        records.check()
         for mask in sorted({*mask_names}.difference(*given.values())):
             what = f"no image of {root} has its place, or another mask has it"
             log.problem(mask, what, "put masks into the same folders as their images")
@@ -175,46 +166,6 @@ def place_of(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def voc_color(value: int) -> Color:
-    """Color of a class in Pascal VOC: its bits go to red, green and blue in turn, highest first.
-
-    Example:
-        >>> [voc_color(value) for value in (1, 2, 15, 255)]
-        [(128, 0, 0), (0, 128, 0), (192, 128, 128), (224, 224, 192)]
-    """
-    red, green, blue = (
-        sum((value >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
-        for channel in range(3)
-    )
-    return red, green, blue
-
-
-def read_labelmap(folder: Path) -> dict[Color, str]:
-    """Names of classes by color from CVAT's `labelmap.txt`: lines `name:r,g,b:parts:actions`.
-
-    A class without a color has the color of its place in the palette of Pascal VOC.
-    """
-    path = folder / "labelmap.txt"
-    names: dict[Color, str] = {}
-    log = Log()
-    for row, line in enumerate(read_text(path).splitlines() if path.is_file() else (), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, stated = (one.strip() for one in (*line.split(":"), "")[:2])
-        stated = stated.replace(" ", "") or ",".join(map(str, voc_color(len(names))))
-        match = re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", stated)
-        with log.part(f"line {row}", "correct it"):
-            if not name or match is None or max(map(int, match.groups())) > 255:
-                raise ValueError(f"{line[:60]!r} is not name:red,green,blue::")
-            color = (int(match[1]), int(match[2]), int(match[3]))
-            if color in names:
-                raise ValueError(f"the color {color} is the color of {names[color]!r} too")
-            names[color] = name
-    if log.problems:
-        raise ProblemsError(str(path), log.problems)
-    return names
-
-
 def open_mask(path: Path) -> Image.Image:
     """Decoded mask image, turned upright by its own orientation."""
     try:
@@ -227,46 +178,26 @@ def open_mask(path: Path) -> Image.Image:
         raise ValueError(what) from None
 
 
-def masks_by_color(image: Image.Image) -> Iterator[tuple[Color, Mask]]:
-    """Cropped mask of each color of the visible pixels of an image, in the order of the colors."""
-    rgb, seen = _colors(image)
-    parts = rgb.astype(np.int32)
-    codes = np.where(seen, parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2], -1)
-    different = [code for code in np.unique(codes).tolist() if code >= 0]
-    if len(different) > _MOST_COLORS:
-        raise ValueError(f"it has {len(different):,} colors; save it without smoothing and as PNG")
-    for code in different:
-        mask = Mask(np.where(codes == code, 255, 0).astype(np.uint8))
-        yield (code >> 16, code >> 8 & 255, code & 255), mask.cropped()
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _rgba(image: Image.Image) -> Pixels:
-    return np.asarray((image.convert("RGB") if _is_deep(image) else image).convert("RGBA"))
-
-
-def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Colors of the pixels of an image, and whether they are half as opaque as the most opaque."""
-    # The smoothed edge of a stroke fades to 0, and a whole overlay may be opaque by less than half.
-    rgba = _rgba(image)
-    opacity = rgba[..., 3].astype(np.int64)
-    return rgba[..., :3], (opacity > 0) & (2 * opacity >= opacity.max())
-
-
-def _levels_of(image: Image.Image) -> NDArray[Any] | None:
-    """(H, W) gray levels as stored, on black where transparent; None = the image has colors."""
-    rgba = _rgba(image)
+def levels_of(image: Image.Image) -> NDArray[Any]:
+    """(H, W) gray levels of a mask as stored, on black where it is transparent; a color is 255."""
+    deep = image.mode == "F" or image.mode.startswith("I")
+    rgba = np.asarray((image.convert("RGB") if deep else image).convert("RGBA"))
     seen = rgba[rgba[..., 3] > 0]
-    if (seen[:, :3] != seen[:, :1]).any():
-        return None
-    if _is_deep(image):
-        return np.asarray(image)
-    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-    on_black = Image.alpha_composite(black, Image.fromarray(rgba))
-    return np.asarray(on_black.convert("RGB").convert("L"))
+    if seen.size and len(seen) < rgba[..., 3].size and not seen[:, :3].any():
+        what = "it is black where it is visible and transparent elsewhere, and black is outside"
+        raise ValueError(f"{what}; draw in white")
+    if (seen[:, :3] == seen[:, :1]).all():
+        if deep:
+            return np.asarray(image)
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        on_black = Image.alpha_composite(black, Image.fromarray(rgba))
+        return np.asarray(on_black.convert("RGB").convert("L"))
+    colors = np.unique(seen[:, :3], axis=0)
+    inside = [one for one in colors.tolist() if any(one) and tuple(one) != VOID]
+    if len(inside) != 1:
+        raise ValueError(f"it has {len(colors):,} colors; {_ONE_CLASS}")
+    is_inside = (rgba[..., :3] == np.array(inside, np.uint8)).all(2) & (rgba[..., 3] > 0)
+    return np.where(is_inside, 255, 0).astype(np.uint8)
 
 
 def mask_pairs(names: Sequence[str]) -> dict[str, str]:
@@ -304,10 +235,8 @@ def _base(name: str) -> tuple[str, str]:
 class _Masks:
     """Mask files of a folder: their shapes, and what can be told only after the last one."""
 
-    def __init__(self, root: Path, colors: Mapping[Color, str], log: Log) -> None:
-        self.root, self.colors, self.log = root, colors, log
-        self._gray: list[str] = []
-        self._colored = ""
+    def __init__(self, root: Path, log: Log) -> None:
+        self.root, self.log = root, log
         self._levels: dict[float, str] = {}  # first file of each level of the gray masks
         self._has_map = False
 
@@ -329,7 +258,8 @@ class _Masks:
         path = self.root / of
         with self.log.part(of, "save it as PNG", path):
             image = open_mask(path)
-            shapes = tuple(self._shapes(image, of, label))
+            mask = self._mask(image, of)
+            shapes = () if mask is None else (Annotation(mask, label),)
             stem = PurePosixPath(of).with_suffix("")
             short = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
             return AnnotatedImage(
@@ -344,48 +274,21 @@ class _Masks:
             )
         return None
 
-    def check(self, fix: str) -> None:
-        """Note what is wrong with the masks together, after the last one."""
-        if self._colored and self._gray:
-            self.log.problem(
-                f"{len(self._gray):,} gray masks (such as {self._gray[0]})",
-                f"others have colors (such as {self._colored}), so that the class of white is "
-                "unknown",
-                "name the colors in labelmap.txt in the folder of the masks (lines "
-                "background:0,0,0:: and crack:255,255,255::), or import them from two folders",
-            )
+    def check(self) -> None:
+        """Note numbers of classes, after the last mask."""
         # Numbers of classes cannot be told from strengths by one file, which need not have all.
         if len(self._levels) > 2 and not self._has_map and self._levels.keys() <= _CLASSES:
             levels = [f"{level:g} ({of})" for level, of in sorted(self._levels.items())]
             what = f"the levels {', '.join(levels[:4])}{', …' if len(levels) > 4 else ''}"
             what += " are taken for numbers of classes, not for strengths of a map"
-            self.log.problem("the gray masks", what, fix)
+            self.log.problem("the masks", what, _ONE_CLASS)
 
-    def _shapes(self, image: Image.Image, of: str, label: str) -> Iterator[Annotation]:
-        rgb, seen = _colors(image)
-        black_is_outside = self.colors.get(BLACK, "background") == "background"
-        if black_is_outside and seen.any() and not seen.all() and not rgb[seen].any():
-            what = "it is black where it is visible and transparent elsewhere, and black is outside"
-            raise ValueError(f"{what}; draw in white")
-        if not self.colors and (levels := _levels_of(image)) is not None:
-            if (gray := self._gray_mask(levels, _is_deep(image), of)) is not None:
-                self._gray.append(of)
-                yield Annotation(gray, label)
-            return
-        for color, mask in masks_by_color(image):
-            name = self.colors.get(color)
-            if name == "background" or (name is None and color in (BLACK, VOID)):
-                continue
-            if name is None and self.colors:
-                raise ValueError(f"the color {color} is of no class; add it to labelmap.txt")
-            self._colored = self._colored or of
-            yield Annotation(mask, name or "#{:02x}{:02x}{:02x}".format(*color))
-
-    def _gray_mask(self, levels: NDArray[Any], is_deep: bool, of: str) -> Mask | None:
-        """Mask of a gray image as stored, or None if nothing is inside."""
+    def _mask(self, image: Image.Image, of: str) -> Mask | None:
+        """Mask of an image as stored, or None if nothing is inside."""
+        levels = levels_of(image)
         values = stored = np.unique(levels)
         largest, middle = 255.0, 128.0
-        if is_deep:  # read as maps are
+        if levels.dtype != np.uint8:  # read as maps are
             levels = decode_map(self.root / of)
             # Divided by the largest: as levels of 255, 0 and 1 or numbers of classes would be 0.
             values, largest, middle = np.unique(levels), float(levels.max()), 0.5

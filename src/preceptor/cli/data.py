@@ -119,7 +119,6 @@ def data_split(
 # Options of `data import` that belong to one format.
 _OF_FORMATS = {
     "masks": "folders",
-    "mask_label": "masks",
     "image_key": "labelstudio",
     "heatmaps": "und",
     "join": "und",
@@ -147,7 +146,6 @@ def data_import(
     group_by: Annotated[str, typer.Option(show_default=False)] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     masks: Path | None = None,
-    mask_label: str = "positive",
     image_key: Annotated[str, typer.Option(show_default="detected")] = "",
     heatmaps: Path | None = None,
     join: Annotated[str | None, typer.Option(show_default="a test set for each CSV")] = None,
@@ -162,7 +160,7 @@ def data_import(
     folders      class folders with images, and masks in the same subfolders
     labelme      LabelMe (JSON): all shapes and masks
     labelstudio  Label Studio (JSON): rectangles, polygons, ellipses, brush, keypoints
-    masks        folder of mask images: binary, gray, palette or one color per class
+    masks        folder of mask images: 0 outside and 255 inside, or gray maps
     voc          Pascal VOC: XML boxes and polygons
     yolo         YOLO text files: boxes, segments, oriented boxes, with data.yaml
     und          UND CYBORG release: CSVs of training and tests, and heat maps
@@ -188,7 +186,6 @@ def data_import(
         seed: Random seed of the splits.
         masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is the
             mask of a.png.
-        mask_label: masks: class of masks without colors.
         image_key: labelstudio: key of the image in the data of a task.
         heatmaps: und, required: folder of heat maps with the names of the images.
         join: und: name of one test set for all test CSVs, such as test-unseen; each CSV is a
@@ -258,9 +255,7 @@ def _read(
     of_one: dict[str, Callable[[Path], ImportedAnnotations]] = {
         "cvat": annotations.read_cvat,
         "folders": lambda path: annotations.read_folders(path, given["masks"]),
-        "masks": lambda path: annotations.read_masks(
-            path, images or path, label=given["mask_label"]
-        ),
+        "masks": lambda path: annotations.read_masks(path, images or path),
         "voc": annotations.read_voc,
         "yolo": lambda path: annotations.read_yolo(path, images),
     }
