@@ -66,7 +66,7 @@ def test_an_image_where_both_found_nothing_is_imported_with_empty_maps(tmp_path:
     for name in ("0.png", "1.png"):
         Image.new("RGB", (20, 16)).save(tmp_path / name)
     source = ImportedAnnotations("test", tmp_path, lambda log: iter(records))
-    write_import(source, tmp_path, tmp_path / "out", ImportOptions(merge="majority"))
+    write_import(source, tmp_path, tmp_path / "out", ImportOptions())
     found = agreement_of(read_annotators(tmp_path / "out"))
     assert found.pairs[["images", "both_empty", "dice"]].to_numpy().tolist() == [[2, 1, 0]]
     table = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)

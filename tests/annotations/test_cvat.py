@@ -5,7 +5,7 @@ import pytest
 
 from preceptor.annotations import read_cvat
 from preceptor.annotations.shapes import Box, Ellipse, Mask, Polyline
-from tests.annotations.trees import assert_import_refused, images_of
+from tests.annotations.trees import assert_import_refused, images_of, notes_of
 
 META = "<version>1.1</version><meta><task><labels><label><name>crack</name></label></labels></task>"
 
@@ -35,15 +35,14 @@ def test_all_shapes(tmp_path: Path) -> None:
     )
     imported = read(tmp_path, xml(image(inside)))
     assert imported.classes == ["crack"]
-    box, ellipse, line, mask, made = images_of(imported)["a.png"].annotations
+    box, ellipse, line, mask = images_of(imported)["a.png"].annotations
     assert box.shape == Box(1, 2, 10, 4, 30.5)
     assert ellipse.shape == Ellipse(10, 12, 3, 4)
     assert isinstance(line.shape, Polyline)
     assert isinstance(mask.shape, Mask)
     assert (mask.shape.pixels == part * 255).all()
     assert (mask.shape.x, mask.shape.y) == (3, 4)
-    assert made.prediction
-    assert not box.prediction
+    assert notes_of(imported) == {"marks of models are not read": 1}
 
 
 def test_tags_and_subsets(tmp_path: Path) -> None:

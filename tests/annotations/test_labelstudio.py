@@ -2,7 +2,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -111,7 +110,7 @@ def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: 
     assert iou(rasterize([found.shape], 40, 30), rasterize([Polygon((ring,))], 40, 30)) == 1
 
 
-def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
+def test_people_are_kept_apart_and_predictions_ignored(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "a.png")
     small = result("rectangle", x=10, y=20, width=25, height=40, rotation=0)
     far = result("rectangle", x=90, y=80, width=10, height=20, rotation=0)
@@ -129,7 +128,7 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
     imported = read_labelstudio(path)
     (image,) = imported
     assert image.seconds == 4.5
-    assert [one.prediction for one in image.annotations] == [False, False, True]
+    assert [one.annotator for one in image.annotations] == ["ann@lab.org", "bob@lab.org"]
     summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
     assert summary.annotators == ("ann@lab.org", "bob@lab.org")
     assert np.unique(maps["a.png"]).tolist() == [0, 128, 255]
@@ -137,29 +136,6 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
         Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png").convert("L")
     )
     assert (alone == rasterize([Box(4, 6, 10, 12)], 40, 30)).all()
-    for merge, area in (("any", 240), ("majority", 120)):
-        _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
-        assert (maps["a.png"] > 0).sum() == area
-
-
-def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
-    for name in "abc":
-        save_image(tmp_path / "images" / f"{name}.png")
-    far = result("rectangle", x=80, y=80, width=10, height=20, rotation=0)
-    tasks = [
-        task(by(1, BOX), by(2, BOX)),
-        task(by(1, BOX), by(2, far), by(3), image="b.png"),
-        task(by(1), by(2, far), by(3), image="c.png"),
-    ]
-    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
-    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="majority")
-    assert list(maps) == ["a.png"]
-    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
-    assert rows["annotated"].tolist() == [1, 0, 1]  # of c, most say that nothing is to be marked
-    assert rows["label"].tolist() == ["crack", "crack", "negative"]
-    ((note, count),) = summary.notes.items()
-    assert "--merge majority leaves no pixel" in note
-    assert count == 1
 
 
 def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:

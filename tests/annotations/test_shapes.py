@@ -16,7 +16,6 @@ from preceptor.annotations.shapes import (
     Points,
     Polygon,
     Polyline,
-    RasterOptions,
     fill,
     joined,
     outline,
@@ -84,13 +83,13 @@ def test_an_ellipse_has_its_area_and_direction() -> None:
 
 def test_lines_have_a_width_and_points_a_radius() -> None:
     line = np.array([[10.5, 10.5], [40.5, 10.5], [40.5, 40.5]])
-    found = rasterize([Polyline(line)], 60, 60, RasterOptions(line_width=5))
-    assert found[8:13, 20].all()
-    assert not found[7, 20]
-    assert not found[13, 20]
-    assert found[25, 38:43].all()
-    dots = Points(np.array([[20.5, 20.5], [50.5, 50.5]]))
-    area = (rasterize([dots], 60, 60, RasterOptions(point_radius=4)) > 0).sum()
+    found = rasterize([Polyline(line)], 60, 60)
+    assert found[9:12, 20].all()
+    assert not found[8, 20]
+    assert not found[12, 20]
+    assert found[25, 39:42].all()
+    dots = Points(np.array([[20.5, 20.5], [50.5, 50.5]]), 4)
+    area = (rasterize([dots], 60, 60) > 0).sum()
     assert abs(area - 2 * np.pi * 16) < 12
 
 

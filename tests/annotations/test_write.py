@@ -272,12 +272,12 @@ def test_the_command(tmp_path: Path, images: Path) -> None:
     outcome = here(
         *command,
         tmp_path / "out",
-        *flags(unmarked="examined", line_width=2, split="0.5,0.25,0.25", group_by=r"^(p\d+)_"),
+        *flags(unmarked="examined", split="0.5,0.25,0.25", group_by=r"^(p\d+)_"),
     )
     assert (outcome.code, outcome.err) == (0, ""), outcome
     assert "12 images, 6 with a map" in outcome.out
     record = json.loads((tmp_path / "out" / "import.json").read_text())
-    assert record["options"]["raster"]["line_width"] == 2
+    assert record["options"]["unmarked"] == "examined"
     checked = here("data", "check", tmp_path / "out" / "manifest.csv")
     assert checked.code == 0, checked
     refused = here(*command, tmp_path / "x", "--unmarked", "unknown", "--split", "0.5,0.5")

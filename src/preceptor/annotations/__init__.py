@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preceptor.annotations.json_formats import read_coco, read_labelme, read_labelstudio
 from preceptor.annotations.masks import read_folders, read_masks
-from preceptor.annotations.shapes import ImportedAnnotations, RasterOptions
+from preceptor.annotations.shapes import ImportedAnnotations
 from preceptor.annotations.tables import read_und, read_yolo
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.annotations.xml_formats import read_cvat, read_voc
@@ -12,7 +12,6 @@ from preceptor.annotations.xml_formats import read_cvat, read_voc
 __all__ = [
     "ImportOptions",
     "ImportedAnnotations",
-    "RasterOptions",
     "read_coco",
     "read_cvat",
     "read_folders",

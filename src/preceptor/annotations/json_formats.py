@@ -197,7 +197,7 @@ _GEOMETRY = {"x", "y", "points", "rle", "vertices", "sequence", "start", "end"}
 _IMAGE_KEYS = ("image", "img", "url", "ocr")
 
 
-def read_labelstudio(source: Sources, *, image_key: str = "") -> ImportedAnnotations:
+def read_labelstudio(source: Sources) -> ImportedAnnotations:
     """Label Studio's JSON export (not JSON_MIN), with the image under a key of `data`.
 
     Coordinates are percent of `original_width` and `original_height`; a rectangle turns about its
@@ -215,7 +215,7 @@ def read_labelstudio(source: Sources, *, image_key: str = "") -> ImportedAnnotat
             for row, task in enumerate(tasks):
                 where = f"tasks[{row}]"
                 with log.part(f"{of}, {where}" if of else where, "export it again"):
-                    yield _Task(task, where, of, log).image(image_key)
+                    yield _Task(task, where, of, log).image()
 
     return ImportedAnnotations("labelstudio", paths_of(source)[0], read)
 
@@ -232,11 +232,11 @@ class _Task:
         self.keys: set[str] = set()
         self.shapes: list[Annotation] = []
 
-    def image(self, image_key: str) -> AnnotatedImage:
+    def image(self) -> AnnotatedImage:
         """Image of the task."""
         persons: list[str] = []
         seconds: float | None = None
-        done = self.task.get("annotations", self.task.get("completions"))
+        done = self.task.get("annotations")
         for place, one in enumerate(done if isinstance(done, list) else []):
             holder = one if isinstance(one, dict) else {}
             if holder.get("was_cancelled"):
@@ -246,17 +246,12 @@ class _Task:
             if isinstance(person, dict):
                 person = person.get("email") or person.get("username") or person.get("id")
             persons.append(text_of(person))
-            self._results(one, f"annotations[{place}]", persons[-1], prediction=False)
+            self._results(one, f"annotations[{place}]", persons[-1])
             spent = holder.get("lead_time")
             if isinstance(spent, int | float) and 0 <= spent < 1e12:
                 seconds = (seconds or 0.0) + spent
-        predictions = self.task.get("predictions")
-        for place, one in enumerate(predictions if isinstance(predictions, list) else []):
-            if isinstance(one, dict):  # else an id only
-                model = text_of(one.get("model_version"))
-                self._results(one, f"predictions[{place}]", model, prediction=True)
         return AnnotatedImage(
-            self._name(image_key),
+            self._name(),
             self.size,
             tuple(self.shapes),
             tuple(self.labels),
@@ -267,20 +262,23 @@ class _Task:
             of=self.of,
         )
 
-    def _name(self, image_key: str) -> str:
+    def _name(self) -> str:
         """Address of the image in the data."""
         data = {key: value for key, value in self.task["data"].items() if isinstance(value, str)}
-        keys = [image_key] if image_key else sorted(self.keys & set(data))
-        keys = keys or [key for key in _IMAGE_KEYS if key in data] or list(data)
+        keys = (
+            sorted(self.keys & set(data))
+            or [key for key in _IMAGE_KEYS if key in data]
+            or list(data)
+        )
         keys = [key for key in keys if data.get(key)]
         if len(keys) == 1 or (keys and keys[0] in _IMAGE_KEYS):
             return data[keys[0]]
         raise ValueError(
             f"there is no image in data (keys: {', '.join(self.task['data']) or 'none'}); export "
-            "tasks of one image each, or name its key with --image-key"
+            "tasks of one image each"
         )
 
-    def _results(self, holder: Any, where: str, person: str, *, prediction: bool) -> None:
+    def _results(self, holder: Any, where: str, person: str) -> None:
         place = ", ".join(filter(None, (self.of, self.where, where)))
         results = holder.get("result") if isinstance(holder, dict) else None
         if not isinstance(results, list):
@@ -302,7 +300,7 @@ class _Task:
                 value = result.get("value") if isinstance(result, dict) else None
                 if not kind:
                     raise ValueError(f"{shown(result)} has no type")
-                if kind == "choices" and isinstance(value, dict) and not prediction:
+                if kind == "choices" and isinstance(value, dict):
                     self._choices(value, known in shapes)
                 elif kind == "labels" and known in shapes:
                     continue
@@ -313,7 +311,7 @@ class _Task:
                 else:
                     shape = self._shape(kind, value, result)
                     label = _label(value) or _label(named.get(known, {}))
-                    self.shapes.append(Annotation(shape, label, person, prediction, spot))
+                    self.shapes.append(Annotation(shape, label, person, spot))
 
     def _choices(self, value: dict[str, Any], of_shape: bool) -> None:
         if of_shape or _GEOMETRY & set(value):

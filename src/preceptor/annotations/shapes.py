@@ -58,14 +58,14 @@ class Ellipse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polyline:
-    """Open line through points of shape (n, 2), of a width that the user states."""
+    """Open line through points of shape (n, 2), drawn by `LINE_WIDTH`."""
 
     points: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """Single points of shape (n, 2), of a radius in pixels; None = the user states it."""
+    """Single points of shape (n, 2), of a radius in pixels; None = `POINT_RADIUS`."""
 
     points: Floats
     radius: float | None = None
@@ -97,7 +97,6 @@ class Annotation:
     shape: Shape
     label: str  # class, or ""
     annotator: str = ""  # person, or "" if the file names nobody
-    prediction: bool = False  # whether a model made it
     where: str = ""  # place in the file, for messages ("annotations[3]")
 
 
@@ -176,17 +175,11 @@ class ImportedAnnotations:
             raise ProblemsError(str(self.source), log.problems)
 
 
-@dataclass(frozen=True)
-class RasterOptions:
-    """How shapes become a map."""
-
-    line_width: float = 3.0  # pixels
-    point_radius: float = 5.0  # pixels, of points that have none of their own
+LINE_WIDTH = 3.0  # pixels
+POINT_RADIUS = 5.0  # pixels, of points that have none of their own
 
 
-def rasterize(
-    shapes: Sequence[Shape], width: int, height: int, options: RasterOptions = RasterOptions()
-) -> Pixels:
+def rasterize(shapes: Sequence[Shape], width: int, height: int) -> Pixels:
     """(height, width) uint8 map of shapes; where they overlap, it has the largest value.
 
     A pixel is inside if its center is; a center on an edge belongs to the shape on its right or
@@ -195,7 +188,7 @@ def rasterize(
     canvas = np.zeros((height, width), np.uint8)
     for shape in shapes:
         if not isinstance(shape, Mask):
-            for ring in _rings(shape, options):
+            for ring in _rings(shape):
                 fill(canvas, ring)
             continue
         high, wide = shape.pixels.shape
@@ -241,7 +234,7 @@ def _first_pixel(at: Floats, count: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(at - 0.5), 0, count).astype(np.int64)
 
 
-def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
+def _rings(shape: Shape) -> list[Floats]:
     """Rings whose union is a shape."""
     match shape:
         case Polygon(rings):
@@ -252,10 +245,10 @@ def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
         case Ellipse(x, y, radius_x, radius_y, rotation):
             return [_ellipse(x, y, radius_x, radius_y, rotation)]
         case Points(points, radius):
-            r = options.point_radius if radius is None else radius
+            r = POINT_RADIUS if radius is None else radius
             return [_ellipse(x, y, r, r) for x, y in points.tolist()]
         case Polyline(points):  # with round joints and ends
-            radius = options.line_width / 2
+            radius = LINE_WIDTH / 2
             parts = [_ellipse(x, y, radius, radius) for x, y in points.tolist()]
             for start, end in pairwise(points):
                 if length := float(np.hypot(*(end - start))):
@@ -282,7 +275,7 @@ def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: flo
     return rotate(points, (x, y), rotation) if rotation else points
 
 
-def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) -> str:
+def wrong_with(shape: Shape, width: int, height: int) -> str:
     """What is wrong with a shape on an image of a size, or ""."""
     name = type(shape).__name__.lower()
     match shape:
@@ -301,7 +294,7 @@ def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) ->
         height_, width_ = mask.pixels.shape
         corners = np.array([[mask.x, mask.y], [mask.x + width_, mask.y + height_]])
     else:
-        corners = np.concatenate(_rings(shape, options))
+        corners = np.concatenate(_rings(shape))
     (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     if not math.isfinite(left + top + right + bottom):
         return f"the {name} has a coordinate that is not a finite number"

@@ -22,7 +22,6 @@ from preceptor.annotations.shapes import (
     ImportedAnnotations,
     Log,
     Pixels,
-    RasterOptions,
     Shape,
     rasterize,
     wrong_with,
@@ -42,10 +41,6 @@ MANIFEST, MAPS, ANNOTATORS = "manifest.csv", "maps", "annotators"
 _NO_CENTER = (
     "images have shapes that contain the center of no pixel; they have no map and are not annotated"
 )
-_NO_PIXEL = (
-    "images have shapes of most annotators, but --merge {} leaves no pixel; they have no map and "
-    "are not annotated"
-)
 _NO_CLASS = (
     "images that nobody examined are left out, since their class is unknown; --labels gives it"
 )
@@ -61,7 +56,6 @@ def _majority(maps: Pixels) -> Pixels:
     return np.where(2 * (maps >= 128).sum(axis=0) > len(maps), 255, 0).astype(np.uint8)
 
 
-Merge = Literal["mean", "majority", "any"]
 MERGES: dict[str, Callable[[Pixels], Pixels]] = {
     "mean": _mean,
     "majority": _majority,
@@ -140,7 +134,6 @@ class MapDrawer:
 class ImportOptions:
     """How annotations become a manifest with maps."""
 
-    raster: RasterOptions = field(default_factory=RasterOptions)
     # CSV with `path,label[,split,source,group,annotated]`; None = labels come from the source.
     labels: Path | None = None
     positive: tuple[str, ...] = ()  # classes that are drawn and give the label; empty = all
@@ -148,10 +141,8 @@ class ImportOptions:
     # What an image without a shape means where the source does not say.
     unmarked: Literal["examined", "unknown"] | None = None
     nothing_to_mark: tuple[str, ...] = ()  # labels whose images without a shape were examined
-    merge: Merge = "mean"
     split: dict[str, float] = field(default_factory=dict)  # shares; empty = as the source says
     group_by: str = ""  # see `groups_of`
-    seed: int = 0  # of the splits
 
 
 def parse_split(shares: str) -> dict[str, float]:
@@ -203,7 +194,7 @@ def write_import(
     log = Log()
     with replacing(target, new=True) as partial:
         partial.mkdir()
-        drawer = MapDrawer(partial, folders, options.merge)
+        drawer = MapDrawer(partial, folders, "mean")
         reading = _Import(imported, files, labels, options, drawer, log)
         for done, record in enumerate(imported.read(log), 1):
             reading.add(record)
@@ -213,7 +204,7 @@ def write_import(
         if log.problems:
             raise ProblemsError(str(imported.source), log.problems)
         if options.split:
-            frame = make_splits(frame, options.split, options.seed)
+            frame = make_splits(frame, options.split, 0)
         findings = Findings(str(imported.source), [*frame["name"]].__getitem__)
         manifest = check_raw(frame.reset_index(drop=True), partial, findings, verify=False, need=())
         manifest.write(partial / MANIFEST)
@@ -239,8 +230,7 @@ def write_import(
 
 def _persons(record: AnnotatedImage) -> set[str]:
     """Annotators who looked at an image; "" if shapes name nobody."""
-    drawn_by = {one.annotator for one in record.annotations if not one.prediction}
-    return {*record.annotators, *drawn_by}
+    return {*record.annotators, *(one.annotator for one in record.annotations)}
 
 
 @dataclass
@@ -289,17 +279,14 @@ class _Import:
         orientation: int,
     ) -> _Row:
         options, log = self.options, self.log
-        drawn = [one for one in record.annotations if not one.prediction]
-        if len(drawn) < len(record.annotations):
-            more = len(record.annotations) - len(drawn)
-            log.note("shapes of models (predictions) are not drawn", more)
-        for number, one in enumerate(drawn, 1):
+        for number, one in enumerate(record.annotations, 1):
             if options.positive and one.label not in options.positive:
                 log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
-            elif why := wrong_with(one.shape, *size, options.raster):
+            elif why := wrong_with(one.shape, *size):
                 spot = one.where or f"shape {number}"
                 log.problem(f"{place}, {spot}", why, "correct or remove the shape")
-        drawn = [one for one in drawn if not options.positive or one.label in options.positive]
+        wanted = options.positive
+        drawn = [one for one in record.annotations if not wanted or one.label in wanted]
         examined = True if _persons(record) else record.examined
         row = _Row(place, record, tuple(sorted({one.label for one in drawn})), examined)
         if log.problems:  # nothing will be kept: only problems are looked for
@@ -311,14 +298,11 @@ class _Import:
         if any(shapes.values()) or (self.drawer.folders and shapes):
             maps = {}
             for who, drawing in shapes.items():
-                pixels = Image.fromarray(rasterize(drawing, *size, options.raster))
+                pixels = Image.fromarray(rasterize(drawing, *size))
                 maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
-        minority = 2 * sum(map(bool, shapes.values())) <= len(shapes)
-        if not row.saliency and options.merge == "majority" and minority:
-            row.classes = ()  # the majority marked nothing
-        elif drawn and not row.saliency:
-            log.note(_NO_CENTER if len(shapes) == 1 else _NO_PIXEL.format(options.merge))
+        if drawn and not row.saliency:
+            log.note(_NO_CENTER)
             row.nothing_to_mark = False
         return row
 

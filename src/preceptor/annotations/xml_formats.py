@@ -118,7 +118,7 @@ def _voc_objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
 
 
 def read_cvat(source: Path | str) -> ImportedAnnotations:
-    """CVAT's XML 1.1 for images, a file or a folder with one; `source="auto"` is a prediction.
+    """CVAT's XML 1.1 for images, a file or a folder with one, without shapes of models.
 
     The subset of an image gives its split if it has such a name, a tag its class.
     """
@@ -147,13 +147,14 @@ def read_cvat(source: Path | str) -> ImportedAnnotations:
                 for place, child in enumerate(element, 1):
                     spot, label = f"{child.tag} {place}", child.get("label") or ""
                     with log.part(f"{where} {name}, {spot}", "correct or remove the shape"):
-                        if child.tag == "tag":
-                            tags |= {label} if child.get("source") != "auto" else set()
+                        if child.get("source") == "auto":
+                            log.note("marks of models are not read")
+                        elif child.tag == "tag":
+                            tags.add(label)
                         elif (shape := _cvat_shape(child, size)) is None:
                             log.note(f"elements <{child.tag}> are not read")
                         else:
-                            made = child.get("source") == "auto"
-                            shapes.append(Annotation(shape, label, prediction=made, where=spot))
+                            shapes.append(Annotation(shape, label, where=spot))
                 labels, split = tuple(sorted(tags - {""})), split_of(element.get("subset") or "")
                 yield AnnotatedImage(name, size, tuple(shapes), labels, split, where=where)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -119,7 +118,6 @@ def data_split(
 # Options of `data import` that belong to one format.
 _OF_FORMATS = {
     "masks": "folders",
-    "image_key": "labelstudio",
     "heatmaps": "und",
     "join": "und",
 }
@@ -139,14 +137,9 @@ def data_import(
     negative: str = "negative",
     unmarked: Literal["examined", "unknown"] | None = None,
     nothing_to_mark: list[str] | None = None,
-    line_width: Annotated[float, Number(min=0.1)] = 3.0,
-    point_radius: Annotated[float, Number(min=0.1)] = 5.0,
-    merge: Literal["mean", "majority", "any"] = "mean",
     split: Annotated[str | None, typer.Option(show_default="the splits of SOURCE")] = None,
     group_by: Annotated[str, typer.Option(show_default=False)] = "",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
     masks: Path | None = None,
-    image_key: Annotated[str, typer.Option(show_default="detected")] = "",
     heatmaps: Path | None = None,
     join: Annotated[str | None, typer.Option(show_default="a test set for each CSV")] = None,
 ) -> None:
@@ -177,16 +170,11 @@ def data_import(
         unmarked: Images without a shape: examined (nothing to mark) or unknown (not examined).
         nothing_to_mark: Label whose images without a shape were examined; others were not.
             Repeatable.
-        line_width: Width of lines in pixels.
-        point_radius: Radius of points in pixels.
-        merge: Map of several annotators: mean, majority or any.
         split: Shares of train, val and test, such as 0.7,0.15,0.15.
         group_by: Column of --labels, or regular expression on the path of the image, that names
             images of one subject.
-        seed: Random seed of the splits.
         masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is the
             mask of a.png.
-        image_key: labelstudio: key of the image in the data of a task.
         heatmaps: und, required: folder of heat maps with the names of the images.
         join: und: name of one test set for all test CSVs, such as test-unseen; each CSV is a
             source.
@@ -215,16 +203,13 @@ def data_import(
         return
     imported = _read(format_, source, images, context.params)
     options = annotations.ImportOptions(
-        annotations.RasterOptions(line_width, point_radius),
         labels,
         tuple(positive or ()),
         negative,
         unmarked,
         tuple(nothing_to_mark or ()),
-        merge,
         parse_split(split) if split else {},
         group_by,
-        seed,
     )
     folder = images or (source[0] if source[0].is_dir() else source[0].parent)
     with counting("writing maps") as told:
@@ -250,7 +235,7 @@ def _read(
     of_several: dict[str, Callable[[list[Path]], ImportedAnnotations]] = {
         "coco": annotations.read_coco,
         "labelme": annotations.read_labelme,
-        "labelstudio": partial(annotations.read_labelstudio, image_key=given["image_key"]),
+        "labelstudio": annotations.read_labelstudio,
     }
     of_one: dict[str, Callable[[Path], ImportedAnnotations]] = {
         "cvat": annotations.read_cvat,
