@@ -16,7 +16,7 @@ from typer.models import OptionInfo
 from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
-from preceptor.config.training import CamClass, Precision, Training
+from preceptor.config.training import CamClass, Training
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.errors import InputError
 from preceptor.execution import local
@@ -30,7 +30,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.StampPlace == StampPlace
     assert options.MapFiles == MapFiles
     assert options.LabelOrder == db.Order
-    assert options.Precision == Precision
     assert options.CamClass == CamClass
     assert set(get_args(options.Preset)) == set(PRESETS)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preceptor.deploy.image_list import MAPS_MARK, ImageList, ListedImage
+from preceptor.deploy.predict_files import MAPS_MARK, ImageList, ListedImage
 from preceptor.errors import InputError
 
 
@@ -34,8 +34,6 @@ def test_folders_and_files_in_their_order(folder: Path) -> None:
     images = ImageList(["scans", "scans"])
     assert len(images) == 8
     assert [image.path for image in images] == 2 * below
-    assert images.left_out() == {".txt": 2, ".csv": 2}
-    assert not ImageList(["scans/a.JPG"]).left_out()
 
 
 def test_maps_of_earlier_commands_are_left_out_unless_they_are_named(folder: Path) -> None:

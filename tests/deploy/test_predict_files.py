@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 import preceptor
 from preceptor.data.images import decode_image, image_size
-from preceptor.deploy.image_list import ImageList, ListedImage
-from preceptor.deploy.predict_files import predict_files
+from preceptor.deploy.predict_files import ListedImage, predict_files
 from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
 from tests.commands import assert_refused, here
@@ -28,19 +26,12 @@ DEVICE = ("--device", "cpu", "--batch-size", "4")
 
 def read(file: Path) -> list[dict[str, Any]]:
     """Rows with the columns of the tables, None for missing cells."""
-    if file.suffix == ".csv":
-        with file.open(newline="", encoding="utf-8") as stream:
-            return [{key: cell or None for key, cell in row.items()}
-                    for row in csv.DictReader(stream)]  # fmt: skip
-    table = pd.read_parquet(file)
-    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [{key: cell or None for key, cell in row.items()} for row in csv.DictReader(stream)]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_tables_of_all_formats(
-    models: dict[str, Path], image_files: ImageFiles, folder: Path, suffix: str
-) -> None:
-    out = folder / f"found{suffix}"
+def test_tables(models: dict[str, Path], image_files: ImageFiles, folder: Path) -> None:
+    out = folder / "found.csv"
     done = here("predict", models["plain"], "scans", "--out", out, *DEVICE)
     good, bad = image_files.good, image_files.bad
     assert done.code == 1
@@ -74,21 +65,6 @@ def test_without_an_output_the_table_is_printed(models: dict[str, Path], folder:
     assert (done.code, done.err) == (0, "")
     here("predict", models["plain"], "scans/a color.jpg", "--out", "a.csv", *DEVICE)
     assert done.out == (folder / "a.csv").read_text()
-
-
-def test_other_files_of_a_folder_are_counted(models: dict[str, Path], folder: Path) -> None:
-    (folder / "some").mkdir()
-    for name in ("a.TXT", "b.txt", "README", ".hidden"):
-        (folder / "some" / name).touch()
-    (folder / "some" / "linked").symlink_to(folder / "scans")
-    told = "other files left out: 3 (.txt 2, no suffix 1)"
-    done = here("predict", models["plain"], "some", "--out", folder / "some" / "a.csv", *DEVICE)
-    assert told in done.out
-    assert len(read(folder / "some" / "a.csv")) == len(list(ImageList(["scans"])))
-    (folder / "some" / "a.csv").unlink()
-    done = here("predict", models["plain"], "some", *DEVICE)
-    assert told in done.err
-    assert told not in done.out
 
 
 @pytest.mark.parametrize("kind", ["overlay", "png"])
@@ -130,8 +106,6 @@ def test_options_reach_the_predictor(models: dict[str, Path], folder: Path) -> N
         (["scans", "--out", "taken.csv"], "taken.csv exists already"),
         (["scans", "--out", "b.csv", "--maps", "png"], "b-maps exists already"),
         (["scans", "--maps", "png"], "maps need an output; add --out FILE"),
-        (["scans", "--out", "a.csv", "--map-of", "fake"], "there are no maps; add --maps"),
-        (["scans", "--out", "a.csv", "--maps", "png", "--map-of", "cat"], "'cat' is not a class"),
         (["nowhere", "--out", "a.csv"], "nowhere: there is no such file"),
         (["scans", "--out", "a.csv", "--threshold", "fdr3%"], "'fdr3%': the model has no such"),
     ],
@@ -159,12 +133,10 @@ def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder:
 def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:
     name = os.fsdecode(b"scans/\xff,\r.png")
     shutil.copy(folder / "scans" / "b color.png", name)
-    for suffix in (".csv", ".parquet"):
-        out = folder / f"found{suffix}"
-        done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
-        assert done.code == 0, done
-        assert [row["path"] for row in read(out)] == ["scans/\\udcff,\\r.png"]
-        shutil.rmtree(folder / "found-maps")
+    out = folder / "found.csv"
+    done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
+    assert done.code == 0, done
+    assert [row["path"] for row in read(out)] == ["scans/\\udcff,\\r.png"]
 
 
 def test_a_full_disk_names_the_output(models: dict[str, Path], folder: Path) -> None:

@@ -236,9 +236,6 @@ def test_models_that_cannot_be_loaded(models: dict[str, Path], tmp_path: Path) -
         preceptor.load(study)
     with pytest.raises(InputError, match=r"device 'tpu'"):
         preceptor.load(models["plain"], device="tpu")
-    wrong: Any = "bf16"
-    with pytest.raises(InputError, match=r"precision 'bf16': write .*bf16-mixed"):
-        preceptor.load(models["plain"], precision=wrong)
     with pytest.raises(InputError, match=r"batch_size is 0"):
         preceptor.load(models["plain"], batch_size=0)
     if not torch.cuda.is_available():

@@ -18,9 +18,7 @@ from preceptor.cli.options import (
     ManifestPath,
     MapFiles,
     Number,
-    Precision,
     ThresholdOption,
-    WorkersOption,
     check_target,
     needing,
 )
@@ -181,12 +179,9 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")],
     out: Annotated[Path | None, typer.Option(show_default="CSV on standard output")] = None,
     maps: MapFiles | None = None,
-    map_of: Annotated[str | None, typer.Option(show_default="the positive class")] = None,
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
-    precision: Precision = "32-true",
     batch_size: BatchSizeOption = 32,
-    workers: WorkersOption = None,
 ) -> None:
     """Predict images with a trained model.
 
@@ -195,21 +190,16 @@ def predict(
 
     Args:
         model: Model folder, such as best.
-        inputs: Image files or URLs, folders, or manifests (CSV or Parquet).
-        out: Output table: .csv or .parquet.
+        inputs: Image files, folders, or manifests (CSV or Parquet).
+        out: Output table: .csv.
         maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
             png (grayscale, size of the image).
-        map_of: Class of the maps.
-        precision: Precision; the thresholds were fixed in 32-true.
     """
     with bulk_import():
         from preceptor.deploy import predict_files as files
-        from preceptor.deploy.image_list import ImageList
         from preceptor.deploy.predictor import load
         from preceptor.utils.text import progress
 
-    if map_of is not None and maps is None:
-        raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     output = None
     if maps is not None and out is None:
         raise InputError("maps need an output; add --out FILE")
@@ -218,14 +208,10 @@ def predict(
         if maps is not None:
             folder = out.with_name(f"{out.stem}-maps")
             check_target("--maps", folder)
-            output = files.MapOutput(maps, folder, map_of)
-    images = ImageList(inputs)
+            output = files.MapOutput(maps, folder)
+    images = files.ImageList(inputs)
     with bulk_import():
-        predictor = load(
-            model, threshold=threshold, device=device, precision=precision,
-            batch_size=batch_size, workers=workers,
-        )  # fmt: skip
-    left_out = images.left_out()  # before files are written, perhaps into a folder of the images
+        predictor = load(model, threshold=threshold, device=device, batch_size=batch_size)
     numbers = count(1)
 
     def report_bad(name: str, reason: str) -> None:
@@ -246,10 +232,6 @@ def predict(
         print(f"wrote {out}: {total:,} images ({', '.join(counts)})")
         if output is not None:
             print(f"maps {output.folder}")
-    if left_out:
-        kinds = ", ".join(f"{kind or 'no suffix'} {n:,}" for kind, n in left_out.most_common(5))
-        text = f"other files left out: {left_out.total():,} ({kinds})"
-        print(text, file=sys.stderr if out is None else sys.stdout)
     if result.bad:
         total = result.decisions.total() + result.bad
         where = "" if out is None else f"; the column error of {out} has the reasons"
@@ -269,7 +251,7 @@ def explain(
 
     Args:
         model: Model folder, such as best.
-        images: Image files or URLs.
+        images: Image files.
         out: Output page.
         masks: Maximum number of RISE masks per image.
     """

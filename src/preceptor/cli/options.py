@@ -25,7 +25,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
 LabelOrder = Literal["random", "source"]
 MapFiles = Literal["overlay", "png"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Preset = Literal["tiny", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
 
@@ -58,9 +57,6 @@ _RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
 ThresholdOption = Annotated[str | None, typer.Option(help=_RULE, show_default="eer")]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Largest number of images per forward pass.")
-]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one per core")
 ]
 HangTimeoutOption = Annotated[
     float, Number(min=0.01, help="Minutes without progress after which a step is killed.")

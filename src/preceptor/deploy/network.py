@@ -16,12 +16,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from preceptor.config.files import validated
-from preceptor.config.training import Precision
 from preceptor.deploy.prediction import Calibration, ModelInfo, NetworkOutput
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
 from preceptor.models.build import load_model
-from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.utils.process import out_of_memory
 from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums
 
@@ -130,24 +129,20 @@ class TorchNetwork:
         calibration: Calibration | None = None,
         *,
         device: str = "auto",
-        precision: Precision = "32-true",
     ) -> None:
         self._device = find_device(device)
         model = model.eval().to(self._device)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._precision: Precision = precision
         self._lock = Lock()  # a pass keeps its state on the model
         self.info = info_of(model, calibration)
         thresholds = model.spec.thresholds.values()
         self._steps = [] if calibration is None else steps_at(calibration, thresholds)
 
     @classmethod
-    def open(
-        cls, folder: Path, *, device: str = "auto", precision: Precision = "32-true"
-    ) -> TorchNetwork:
+    def open(cls, folder: Path, *, device: str = "auto") -> TorchNetwork:
         """Network of a model folder; see `load_model` and `find_calibration` for errors."""
         model = load_model(folder)
-        return cls(model, find_calibration(folder), device=device, precision=precision)
+        return cls(model, find_calibration(folder), device=device)
 
     def __call__(
         self,
@@ -177,7 +172,7 @@ class TorchNetwork:
         self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
     ) -> NetworkOutput:
         model, positive = self._model, self.info.positive_index
-        with self._lock, torch.no_grad(), autocast(self._device, self._precision):
+        with self._lock, torch.no_grad():
             # The pixels lie channels-last already.
             batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
             prepared = model.preprocess(to_device(batch, self._device, channels_last=True))

@@ -1,30 +1,32 @@
-"""Prediction for many files into one table, with maps on request."""
+"""Prediction for files, folders and manifests into one table, with maps on request."""
+
+# os.path and not Path: a million files are listed.
+# ruff: noqa: PTH118, PTH122
 
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.images import decode_image
-from preceptor.deploy.image_list import MAPS_MARK, ListedImage
+from preceptor.data.checks import Findings, absolute, check_names, read_table, text
+from preceptor.data.images import decode_image, image_suffixes
 from preceptor.deploy.prediction import ModelInfo, Prediction
 from preceptor.deploy.predictor import BadImage, Predictor
-from preceptor.errors import without_secrets
+from preceptor.errors import InputError, without_secrets
 from preceptor.report.palette import laid_over
-from preceptor.utils.files import beginning, replacing
+from preceptor.utils.files import beginning, replacing, walk
 from preceptor.utils.process import core_count
 
 MapFiles = Literal["overlay", "png"]
@@ -33,11 +35,98 @@ Row = dict[str, Any]
 """Cells by column; missing ones are empty."""
 Write = Callable[[list[Row]], object]
 
-FORMATS = (".csv", ".parquet", ".pq")
-# Rows of a row group of a Parquet file, which are held in memory.
-_GROUP = 50_000
+FORMATS = (".csv",)
 _PER_FOLDER = 1000
 _UNSAFE = re.compile(r"[^\w.-]+")
+
+
+MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
+"""Suffixes of manifests."""
+MAPS_MARK = ".preceptor-maps"
+"""Name of the empty file by which a folder of written maps is recognized."""
+
+
+class ListedImage(NamedTuple):
+    """Image of a list."""
+
+    name: str  # in the output: the path as given, as in the manifest, or below the given folder
+    path: str  # or its location
+
+    @classmethod
+    def at(cls, path: str) -> ListedImage:
+        """Image that is named by its path."""
+        return cls(path, path)
+
+
+class ImageList:
+    """Images of several inputs, in their order; folders are listed in the order of their names.
+
+    An input is an image file, a folder (all images below it, but for folders with a file
+    `MAPS_MARK`), or a manifest (CSV or Parquet).
+    """
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        self._parts = [_part(name) for name in inputs]
+
+    def __iter__(self) -> Iterator[ListedImage]:
+        for part in self._parts:
+            if isinstance(part, str):
+                yield from _images_below(part)
+            else:
+                yield from part
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _part(name: str) -> str | list[ListedImage]:
+    """A folder, or images."""
+    if os.path.isdir(name):  # noqa: PTH112
+        if next(_images_below(name), None) is None:
+            known = " ".join(sorted(image_suffixes()))
+            raise InputError(f"{name}: the folder has no images ({known})")
+        return name
+    if not os.path.lexists(name):
+        raise InputError(f"{name}: there is no such file; correct it")
+    return _rows(Path(name)) if _suffix(name) in MANIFESTS else [ListedImage.at(name)]
+
+
+def _rows(file: Path) -> list[ListedImage]:
+    findings = Findings(str(file))
+    raw = read_table(file, findings)
+    findings.raise_if_any()
+    if "path" not in raw:
+        raise InputError(f"{file}: it has no column path; rename the column of the images to path")
+    names = written = text(raw["path"])
+    if written.empty:
+        raise InputError(f"{file}: it has no rows; add a row per image")
+    findings.add_all(written == "", "the path is empty", "fill it in")
+    if "name" in raw:
+        names = text(raw["name"])
+        check_names(names, findings)
+    findings.raise_if_any()
+    paths = absolute(written, file.absolute().parent)
+    return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
+
+
+def _images_below(folder: str) -> Iterator[ListedImage]:
+    for path in _files_below(folder):
+        if _suffix(path) in image_suffixes():
+            yield ListedImage.at(path)
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Files of a folder and the folders below it; hidden ones and maps left out."""
+    for base, folders, names in walk(folder):
+        marks = {name: os.path.join(base, name, MAPS_MARK) for name in folders}
+        folders[:] = [name for name, mark in marks.items() if not os.path.lexists(mark)]
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(base, name)
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 @dataclass(frozen=True)
@@ -46,7 +135,6 @@ class MapOutput:
 
     kind: MapFiles
     folder: Path
-    of: str | None = None  # class of the maps; None = as the predictor has it
 
 
 @dataclass(frozen=True)
@@ -68,8 +156,8 @@ def predict_files(
 ) -> Summary:
     """Predict images and write a table with one row per image.
 
-    `out` is a file, in the format of its suffix, that appears when it is complete, or a stream, to
-    which CSV is written batch by batch. `advance` is told the number of further images.
+    `out` is a CSV file that appears when it is complete, or a stream that is written batch by
+    batch. `advance` is told the number of further images.
     """
     decisions: Counter[str] = Counter()
     bad = number = 0
@@ -77,7 +165,7 @@ def predict_files(
     with _table(out, columns) as write, ThreadPoolExecutor(core_count()) as pool:
         drawn: list[Future[None]] = []
         try:
-            for batch in _batches(predictor, iter(images), maps):
+            for batch in _batches(predictor, iter(images), maps is not None):
                 rows = []
                 for one in drawn:  # of the batch before, while this one was computed
                     one.result()
@@ -105,7 +193,7 @@ def predict_files(
 
 
 def _batches(
-    predictor: Predictor, images: Iterator[ListedImage], maps: MapOutput | None
+    predictor: Predictor, images: Iterator[ListedImage], maps: bool
 ) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
     """Images with their predictions, a batch at a time."""
     taken: deque[ListedImage] = deque()
@@ -115,9 +203,7 @@ def _batches(
             taken.append(image)
             yield image.path
 
-    of = None if maps is None else maps.of
-    wanted = maps is not None
-    for batch in predictor.batches(paths(), maps=wanted, map_of=of):
+    for batch in predictor.batches(paths(), maps=maps):
         yield [(taken.popleft(), prediction) for prediction in batch.results()]
 
 
@@ -176,46 +262,18 @@ def columns_of(info: ModelInfo, *, maps: bool) -> list[str]:
 
 @contextmanager
 def _table(out: Path | TextIO, columns: Sequence[str]) -> Iterator[Write]:
-    """Context with a function that writes rows to a table."""
-    if not isinstance(out, Path):
-        yield _csv_writer(out, columns)
-        return
-    with replacing(out) as partial:
-        if out.suffix.lower() == ".csv":
-            with partial.open("w", encoding="utf-8", newline="") as stream:
-                yield _csv_writer(stream, columns)
-        else:
-            with _parquet_writer(partial, columns) as write:
-                yield write
-
-
-def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Write:
-    """Function that writes rows to a CSV stream, whose header is written now."""
-    writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-
-    def write(rows: list[Row]) -> None:
-        writer.writerows(rows)
-        stream.flush()
-
-    return write
-
-
-@contextmanager
-def _parquet_writer(file: Path, columns: Sequence[str]) -> Iterator[Write]:
-    kinds = dict.fromkeys(("path", "decision", "map", "error"), pa.string())
-    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
-    waiting: list[Row] = []
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-
-        def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
-            waiting.clear()
+    """Context with a function that writes rows to a table, whose header is written now."""
+    with ExitStack() as stack:
+        stream = out
+        if isinstance(out, Path):
+            partial = stack.enter_context(replacing(out))
+            stream = stack.enter_context(partial.open("w", encoding="utf-8", newline=""))
+        assert not isinstance(stream, Path)
+        writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
 
         def write(rows: list[Row]) -> None:
-            waiting.extend(rows)
-            if len(waiting) >= _GROUP:
-                flush()
+            writer.writerows(rows)
+            stream.flush()
 
         yield write
-        flush()

@@ -27,12 +27,11 @@ from preceptor.deploy.prediction import (
     find_threshold,
     joined,
 )
-from preceptor.errors import InputError, check_choice, one_line
+from preceptor.errors import InputError, one_line
 from preceptor.utils.process import core_count
 from preceptor.utils.results import file_digest
 
 if TYPE_CHECKING:
-    from preceptor.config.training import Precision
     from preceptor.deploy.network import TorchNetwork
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -240,10 +239,6 @@ class Predictor:
         """Predictions for images that were decoded by `canvas_of`, at least one, in one pass."""
         return self._predict(decoded, None, maps)
 
-    def check_maps(self, map_of: str | None = None) -> None:
-        """InputError if there is no such class."""
-        self._map_index(map_of)
-
     def _predict(self, decoded: Sequence[Canvas], wanted: int | None, maps: bool) -> Predictions:
         count, positive = len(decoded), self.info.positive_index
         sizes = np.array([one.size for one in decoded], np.int64)
@@ -253,8 +248,7 @@ class Predictor:
         if wrong := int((~np.isfinite(out.probabilities).all(1)).sum()):
             raise InputError(
                 f"{self.info.backbone}: probabilities of {wrong:,} of {count:,} images are "
-                "not finite; in precision 16-mixed, use bf16-mixed or 32-true, otherwise the "
-                "weights are damaged"
+                "not finite; the weights are damaged"
             )
         if classes is None and positive is not None:
             classes = np.full(count, positive, np.int64)
@@ -296,7 +290,6 @@ def load(
     *,
     threshold: str | float | None = None,
     device: str = "auto",
-    precision: Precision = "32-true",
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
 ) -> Predictor:
@@ -307,7 +300,6 @@ def load(
         threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
             None = eer if the model has it, else the decision is the most probable class.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
-        precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
         batch_size: Number of images per pass.
         workers: Number of threads that decode; None = one per core.
 
@@ -317,11 +309,9 @@ def load(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
     # The library of the network is imported only now.
-    from preceptor.config.training import Precision as Known
     from preceptor.deploy.network import TorchNetwork
 
-    check_choice("precision", precision, Known)
-    network = TorchNetwork.open(Path(model), device=device, precision=precision)
+    network = TorchNetwork.open(Path(model), device=device)
     return Predictor(network, threshold=threshold, batch_size=batch_size, workers=workers)
 
 
