@@ -7,12 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
-from preceptor.config.settings import ImageFormat, NetworkFactory
-from preceptor.deploy.export import synthetic_images
+from preceptor.config.settings import NetworkFactory
 from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
 from tests.made_once import made_once
@@ -30,16 +27,12 @@ class ExportedFile(NamedTuple):
 
 @cache
 def onnx_file() -> ExportedFile:
-    """Export of a two-class model with an exact map, of any size, at the threshold 0.5.
-
-    It was checked on 20 of 24 validation images.
-    """
+    """Export of a two-class model with an exact map, of any size, at the threshold 0.5."""
 
     def make(place: Path) -> ExportedFile:
         folder = shutil.copytree(model_folder("plain", "test_resnet"), place / "plain")
         out = place / "plain.onnx"
-        arguments = ["--out", out, "--manifest", _manifest_of(place), "--images", 20]
-        return ExportedFile(out, folder, here("export", folder, *arguments))
+        return ExportedFile(out, folder, here("export", folder, "--out", out))
 
     return made_once("exported", make)[1]
 
@@ -68,14 +61,3 @@ def model_folder(name: str, backbone: str = "small", positive: str | None = "fak
         (folder / "README.md").write_text(CARD)
 
     return made_once(f"exported-{name}", make)[0]
-
-
-def _manifest_of(folder: Path, count: int = 24) -> Path:
-    """Validation images."""
-    lines = ["path,label,split"]
-    pixels = synthetic_images(ImageFormat(64), count).read(np.arange(count))
-    for number, image in enumerate(pixels.transpose(0, 2, 3, 1)):
-        Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number}.png")
-        lines.append(f"{number}.png,{('real', 'fake')[number % 2]},val")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder / "manifest.csv"

@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from preceptor.auditing.models import open_model
-from preceptor.deploy.export import export_model, synthetic_images
+from preceptor.deploy.export import export_model
 from preceptor.errors import InputError
-from preceptor.models.build import load_model
 from tests.commands import assert_refused, here
 from tests.model_folders import write_model_folders
 
@@ -163,8 +162,7 @@ def test_a_file_of_onnx_has_the_probabilities_of_its_network(tmp_path: Path) -> 
 
 def test_an_export_of_this_library_names_its_model_folder(tmp_path: Path) -> None:
     folder = write_model_folders(tmp_path, "plain")["plain"]
-    images = synthetic_images(load_model(folder).spec.image_format)
-    export_model(folder, tmp_path / "plain.onnx", images)
+    export_model(folder, tmp_path / "plain.onnx")
     with pytest.raises(InputError, match="an export of this library; name the model folder"):
         open_model(tmp_path / "plain.onnx", classes=("fake", "real"))
 

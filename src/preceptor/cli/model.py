@@ -321,58 +321,41 @@ def calibrate(
 def export(
     model: Path,
     out: Annotated[Path, typer.Option()],
-    manifest: Path | None = None,
-    images: Annotated[int, typer.Option(min=1)] = 1000,
     threshold: ThresholdOption = None,
     map_: Annotated[bool, typer.Option("--map/--no-map")] = True,
 ) -> None:
     """Export a model folder to an ONNX file for use without this library.
 
-    The file contains pre-processing, decision and map. It is kept only if its outputs equal those
-    of the model.
+    The file contains pre-processing, decision and map. It is kept only if its outputs on generated
+    images equal those of the model.
 
     Args:
         model: Model folder.
         out: Output file: .onnx.
-        manifest: Manifest; the export is checked on its validation images (default: on synthetic
-            images).
-        images: Maximum number of validation images.
         map_: Whether the file computes maps.
     """
     check_model_folder(model)
     with bulk_import():
-        from preceptor.data.manifest import Manifest
-        from preceptor.data.workspace import Workspace
         from preceptor.deploy import export as onnx
-        from preceptor.models.build import load_model
         from preceptor.utils.text import threshold_text
 
     check_target("--out", out, formats=onnx.SUFFIXES)
-    references = None
-    if manifest is not None:
-        spec = load_model(model).spec
-        table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
-        workspace = Workspace(table)
-        references = onnx.validation_images(workspace, spec.image_format, images)
     with needing("onnx", "export"):
-        parity, limit = onnx.export_model(model, out, references, threshold=threshold, maps=map_)
+        parity, limit = onnx.export_model(model, out, threshold=threshold, maps=map_)
     rule = "the most probable class"
     if limit is not None:
         rule = f"positive at a score of {threshold_text(limit)} or more"
-    decisions = parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
+    decisions = parity.decisions
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
-    kind = "synthetic" if references is None else "validation"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
     print("input: uint8, any batch size")
     print(f"decision: {rule}")
     print(
         f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
-        f"{parity.images:,} {kind} images; the most probable class differs on "
+        f"{parity.images:,} generated images; the most probable class differs on "
         f"{parity.most_probable:,}{decided}"
     )
-    if references is None:
-        print("note: with --manifest, the check uses validation images")
 
 
 def serve(

@@ -30,7 +30,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
-from preceptor.data.workspace import Workspace
 from preceptor.deploy.network import TorchNetwork, calibrated, find_calibration, info_of, steps_at
 from preceptor.deploy.prediction import (
     CARD_KEY,
@@ -60,7 +59,8 @@ _LEAST_SPREAD = 0.01
 # A number that is no channel, class or token count: sizes that are equal by chance would be traced
 # as one.
 _TRACED_BATCH = 5
-_BATCH = 16  # of the check
+_CHECKED = 64  # images of the check
+_BATCH = 16
 _LARGEST_FILE = 2**31 - 2**20  # of a protocol buffer
 _OPSET = 18  # ONNX Runtime 1.14 and later read it.
 _COARSE = 8  # cells of the smooth part of synthetic images along each side
@@ -138,8 +138,7 @@ def _replace_global_pools(model: nn.Module) -> None:
 
 def trace(model: DeployedModel) -> ExportedProgram:
     """Graph of a deployed model with a dynamic batch size."""
-    examples = synthetic_images(model.model.spec.image_format, _TRACED_BATCH)
-    images = torch.from_numpy(examples.read(np.arange(_TRACED_BATCH)))
+    images = torch.from_numpy(synthetic_images(model.model.spec.image_format, _TRACED_BATCH))
     with _refusing(model), torch.no_grad():
         model(images)  # layouts of features are determined outside of tracing
         graph = _with_derivative(model, images)
@@ -264,44 +263,15 @@ class Outputs(NamedTuple):
 Computation = Callable[[NDArray[np.uint8]], Outputs]
 
 
-@dataclass(frozen=True)
-class CheckImages:
-    """Images on which an export is checked, in the input format of a model.
-
-    `read` takes (B,) positions and returns (B, channels, side, side) images.
-    """
-
-    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    count: int
-
-    def batches(self) -> Iterator[NDArray[np.uint8]]:
-        """(B, channels, side, side) batches in order: one of a single image, then larger ones."""
-        for start, stop in pairwise([0, *range(1, self.count, _BATCH), self.count]):
-            yield self.read(np.arange(start, stop))
-
-
-def validation_images(workspace: Workspace, form: ImageFormat, limit: int) -> CheckImages:
-    """At most `limit` images of all validation sets of a manifest, drawn from a fixed seed."""
-    which = workspace.split_rows("val")
-    if not len(which):
-        raise InputError(
-            "the manifest has no validation images; assign some rows to the split val or val-NAME"
-        )
-    if limit < len(which):
-        which = which[np.sort(np.random.default_rng(0).permutation(len(which))[:limit])]
-    rows = workspace.rows(which, form, cache="none")
-    return CheckImages(lambda positions: rows.batch(positions).images.numpy(), len(rows))
-
-
-def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
-    """Smooth random images with noise from a fixed seed."""
+def synthetic_images(form: ImageFormat, count: int = _CHECKED) -> NDArray[np.uint8]:
+    """(count, channels, side, side) smooth random images with noise from a fixed seed."""
     generator = np.random.default_rng(0)
     coarse = generator.random((count, form.channels, _COARSE, _COARSE), np.float32)
     noise = generator.random((count, form.channels, form.size, form.size), np.float32)
     cells = np.arange(form.size) * _COARSE // form.size
     mixed = 0.8 * coarse[:, :, cells][..., cells] + 0.2 * noise
     images: NDArray[np.uint8] = np.rint(255 * mixed).astype(np.uint8)
-    return CheckImages(lambda positions: images[positions], count)
+    return images
 
 
 @dataclass(frozen=True)
@@ -323,7 +293,6 @@ class Parity:
 def export_model(
     folder: Path,
     out: Path,
-    images: CheckImages | None = None,
     *,
     threshold: str | float | None = None,
     maps: bool = True,
@@ -346,7 +315,7 @@ def export_model(
         EXPORT_KEY: strict_json(values, indent=None),
     }
     content = onnx_content(trace(deployed), deployed, metadata)
-    checked = synthetic_images(model.spec.image_format) if images is None else images
+    checked = synthetic_images(model.spec.image_format)
     parity = measure(itself, onnx_outputs(content), checked, deployed.positive, fixed)
     if not parity.within_tolerance:
         of_map = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
@@ -396,14 +365,15 @@ def model_outputs(
 def measure(
     model: Computation,
     export: Computation,
-    images: CheckImages,
+    images: NDArray[np.uint8],
     positive: int | None,
     threshold: float | None = None,
 ) -> Parity:
-    """Compare two computations on the same batches."""
+    """Compare two computations on the same batches: one of a single image, then larger ones."""
     first, second = [], []
     maps: list[float] = []
-    for batch in images.batches():
+    for start, stop in pairwise([0, *range(1, len(images), _BATCH), len(images)]):
+        batch = images[start:stop]
         one, two = model(batch), export(batch)
         first.append(one.probabilities)
         second.append(two.probabilities)
@@ -415,7 +385,7 @@ def measure(
         one_way, other = (decide(outputs, positive, threshold) for outputs in (before, after))
         decisions = int((one_way != other).sum())
     return Parity(
-        images=images.count,
+        images=len(images),
         probabilities=float(np.abs(before - after).max()),
         maps=float(np.max(maps)) if maps else None,  # NaN if one is
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
