@@ -1,9 +1,7 @@
 """Export of a trained model to ONNX, which is kept only if its outputs are the model's.
 
 The file has pre-processing, decision and map. The class activation map is a product of features and
-weights, and is traced as it stands. Grad-CAM needs the derivative of the logits with respect to the
-features: its operations are part of the graph in closed form. An operation of the head whose
-derivative ONNX lacks is refused.
+weights, and is traced as it stands. Grad-CAM needs a derivative, which ONNX lacks.
 """
 
 from __future__ import annotations
@@ -22,11 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from torch import Tensor, nn
-from torch._decomp import core_aten_decompositions
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
@@ -65,8 +60,6 @@ _LARGEST_FILE = 2**31 - 2**20  # of a protocol buffer
 _OPSET = 18  # ONNX Runtime 1.14 and later read it.
 _COARSE = 8  # cells of the smooth part of synthetic images along each side
 
-_aten = torch.ops.aten
-
 
 class ExportError(PreceptorError):
     """An export differs from its model by more than the limit."""
@@ -90,7 +83,6 @@ class DeployedModel(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        _replace_global_pools(self.model)
         self.threshold, self.maps = threshold, maps
         self.positive = None if model.spec.positive is None else model.spec.positive_index
         self.calibration = calibration
@@ -129,25 +121,17 @@ class DeployedModel(nn.Module):
         return probabilities, score, torch.where(above, self.positive, other)
 
 
-def _replace_global_pools(model: nn.Module) -> None:
-    """Replace global pooling by the mean: ONNX cannot express the derivative of its strides."""
-    for name, part in list(model.named_modules()):
-        if isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1)):
-            model.set_submodule(name, FastAdaptiveAvgPool())
-
-
 def trace(model: DeployedModel) -> ExportedProgram:
     """Graph of a deployed model with a dynamic batch size."""
     images = torch.from_numpy(synthetic_images(model.model.spec.image_format, _TRACED_BATCH))
     with _refusing(model), torch.no_grad():
         model(images)  # layouts of features are determined outside of tracing
-        graph = _with_derivative(model, images)
-        return torch.export.export(graph, (images,), dynamic_shapes=({0: Dim.DYNAMIC},))
+        return torch.export.export(model, (images,), dynamic_shapes=({0: Dim.DYNAMIC},))
 
 
 @contextmanager
 def _refusing(model: DeployedModel) -> Iterator[None]:
-    """Context whose errors are refusals of a model, which name the map where that is the cause."""
+    """Context whose errors are refusals of a model."""
     try:
         with _quiet():
             yield
@@ -157,36 +141,7 @@ def _refusing(model: DeployedModel) -> Iterator[None]:
         if out_of_memory(error):  # it says nothing of the model
             raise
         what = f"{model.model.spec.backbone} cannot be exported: {reason(error, 200)}"
-        if model.maps and model.model.spec.cam == "gradcam":
-            what += "; its map is Grad-CAM, whose derivative may be the cause: try without the map"
         raise InputError(what) from error
-
-
-def _with_derivative(model: DeployedModel, images: Tensor) -> nn.Module:
-    """The model itself, or for Grad-CAM its graph with the operations of the derivative."""
-    if not model.maps or model.model.spec.cam != "gradcam":
-        return model
-    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
-    known = {operation: rule for operation, rule in table.items() if "backward" in str(operation)}
-    known[_aten.convolution_backward.default] = _convolution_slope
-    traced: nn.Module = make_fx(
-        model,
-        tracing_mode="symbolic",
-        decomposition_table=known,
-        _allow_non_fake_inputs=True,  # the weights
-    )(images)
-    return traced
-
-
-def _convolution_slope(*given: Any) -> Any:
-    """Derivative of a convolution with respect to its input: a transposed convolution."""
-    slope, _, weight, _, stride, padding, dilation, transposed, _, groups, wanted = given
-    if wanted[1] or wanted[2] or transposed or any(one != 1 for one in stride):
-        return NotImplemented
-    gradient = _aten.convolution(
-        slope, weight, None, stride, padding, dilation, True, [0] * len(stride), groups
-    )
-    return gradient, None, None
 
 
 def onnx_content(
@@ -302,6 +257,8 @@ def export_model(
     For `threshold` see `find_threshold`; it decides the output `decision`, and is returned.
     """
     model = load_model(folder)
+    if maps and model.spec.cam == "gradcam":
+        raise InputError(f"{folder}: its map is Grad-CAM, which ONNX lacks; add --no-map")
     calibration = find_calibration(folder)
     info = info_of(model, calibration)
     fixed = find_threshold(threshold, info)
