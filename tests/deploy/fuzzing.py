@@ -14,7 +14,7 @@ from tests.deploy.serving import Running
 from tests.serving import exchanged
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-PATHS = ["/predict", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"]
+PATHS = ["/predict", "/model", "/healthz", "/readyz", "/metrics"]
 QUERIES = ["", "map=grid", "map=png", "threshold=0.5", "threshold=eer&map=grid"]
 
 

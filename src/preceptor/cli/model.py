@@ -370,8 +370,7 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes an image file. /model, /healthz, /readyz, /metrics and /openapi.json
-    describe the server.
+    POST /predict takes an image file. /model, /healthz, /readyz and /metrics describe the server.
 
     Args:
         model: Model folder, such as best.

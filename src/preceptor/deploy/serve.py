@@ -397,8 +397,6 @@ class Service:
 
 def application(service: Service) -> ASGIApp:
     """ASGI application of a service: routes and refusals."""
-    document = Path(__file__).with_name("openapi.json").read_bytes()
-
     async def predict(request: Request) -> Reply:
         if service.stopping:
             raise RefusedError(503, "the server is stopping; try again on another one")
@@ -432,9 +430,6 @@ def application(service: Service) -> ASGIApp:
         status = "stopping" if service.stopping else "ready"
         return told({"status": status}, 503 if service.stopping else 200)
 
-    async def openapi(_: Request) -> Reply:
-        return Reply(document, headers={"cache-control": "no-cache"})
-
     def wrapped(
         path: str, handler: Callable[[Request], Awaitable[Reply]], key: bool
     ) -> Callable[[Request], Awaitable[Response]]:
@@ -467,7 +462,6 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/metrics", metrics, True),
         ("GET", "/healthz", health, False),
         ("GET", "/readyz", readiness, False),
-        ("GET", "/openapi.json", openapi, False),
     ]
     routes = [Route(path, wrapped(path, call, key), methods=[way]) for way, path, call, key in ways]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
