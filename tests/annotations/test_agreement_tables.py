@@ -28,16 +28,6 @@ def test_the_command(folder: Path) -> None:
     assert images["annotators"].tolist().count("ann | bo") == 2
 
 
-def test_names_of_remote_images_have_no_credentials(folder: Path, tmp_path: Path) -> None:
-    maps = read_annotators(folder)
-    maps.table["name"] = [f"https://me:secret@host/{name}?sig=1" for name in maps.table["name"]]
-    write_agreement(maps, agreement_of(maps), tmp_path / "out")
-    text = (tmp_path / "out" / "images.csv").read_text()
-    assert "https://host/" in text
-    assert "secret" not in text
-    assert "sig=1" not in text
-
-
 def test_earlier_tables_are_replaced_and_another_folder_is_not(
     folder: Path, tmp_path: Path
 ) -> None:

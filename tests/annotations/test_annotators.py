@@ -19,31 +19,16 @@ def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
     assert list(maps.people) == ["ann", "bo", "cy"]
     assert maps.files["3.png"] == ("ann", "bo", "cy")
     assert maps.files["4.png"] == ("ann", "bo")
-    assert maps.table.loc["4.png", "name"] == "images/4.png"
     stored = np.asarray(Image.open(tmp_path / "a" / "annotators" / "bo" / "3.png"))
     assert (maps.maps("3.png")["bo"] == stored).all()
     Image.fromarray(stored // 255).save(tmp_path / "a" / "annotators" / "bo" / "3.png")
     assert (maps.maps("3.png")["bo"] == stored).all()  # a mask of 0 and 1
 
 
-@pytest.mark.parametrize("start", ["", "../", "/"])
-def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(
-    tmp_path: Path, start: str
-) -> None:
-    folder = annotated_folder(tmp_path / "a")
-    table = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
-    table["name"] = [f"{start}{number}.jpg" for number in range(len(table))]
-    table.loc[2, "saliency"] = ""
-    table.to_csv(folder / "manifest.csv", index=False)
-    assert read_annotators(folder).table.loc["2.png", "name"] == f"{start}2.jpg"
-
-
 def test_a_folder_with_one_annotator_is_refused(tmp_path: Path) -> None:
     folder = annotated_folder(tmp_path / "a", {"ann": (0, 0)})
     with pytest.raises(InputError, match="agreement needs two"):
         read_annotators(folder)
-    with pytest.raises(InputError, match=r"there is no manifest\.csv"):
-        read_annotators(tmp_path)
 
 
 def test_all_unreadable_maps_are_listed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Agreement of annotators who marked the same images: annotators/NAME/… beside manifest.csv.
+"""Agreement of annotators who marked the same images: annotators/NAME/… in a folder.
 
 An image counts for a pair of annotators if both looked at it. Dice and IoU compare the regions with
 a value of one half or more; where both are empty they are undefined, and it is counted apart.
@@ -8,7 +8,6 @@ Pearson's correlation compares the maps, and is undefined where one is constant.
 from __future__ import annotations
 
 import math
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,10 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.annotations.shapes import Pixels
-from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS, map_name
+from preceptor.annotations.write import ANNOTATORS
 from preceptor.data.images import ImageError, decode_marks
-from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, Problem, ProblemsError, one_line, without_secrets
+from preceptor.errors import InputError, Problem, ProblemsError, one_line
 from preceptor.utils.files import replacing
 from preceptor.utils.text import Progress
 
@@ -34,7 +32,6 @@ class AnnotatorMaps:
     folder: Path
     people: dict[str, Path]  # folder of each person's maps, by name
     files: dict[str, tuple[str, ...]]  # persons by map file
-    table: pd.DataFrame  # row of the manifest of each map file
 
     def maps(self, file: str) -> dict[str, Pixels]:
         """Map of each person who looked at an image."""
@@ -52,29 +49,21 @@ class AnnotatorMaps:
 
 
 def read_annotators(folder: Path) -> AnnotatorMaps:
-    """Find the maps of two or more annotators: manifest.csv and annotators/NAME/… in a folder."""
+    """Find the maps of two or more annotators: annotators/NAME/… in a folder."""
     folder = Path(folder)
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(f"{folder}: there is no {MANIFEST} in it; name a folder of data import")
     people = people_of(folder)
     if len(people) < 2:
         raise InputError(
             f"{folder / ANNOTATORS}: maps of {len(people)} annotator(s); agreement needs two: one "
             "folder of maps for each, with the same file names"
         )
-    manifest = Manifest.read(path, verify=False, need=())
-    by_file: dict[str, list[str]] = {}
+    files: dict[str, tuple[str, ...]] = {}
     for name, own in people.items():
         for file in sorted(own.rglob("*")):
             if file.is_file() and not file.name.startswith("."):
-                by_file.setdefault(file.relative_to(own).as_posix(), []).append(name)
-    rows = _rows(manifest, folder, set(by_file))
-    files = {file: tuple(by_file[file]) for file in sorted(rows)}
-    if not files:
-        raise InputError(f"{folder / ANNOTATORS}: no map has the name of an image of {path}")
-    table = manifest.table.loc[[rows[file] for file in files]].set_index(pd.Index(list(files)))
-    return AnnotatorMaps(folder, people, files, table)
+                key = file.relative_to(own).as_posix()
+                files[key] = (*files.get(key, ()), name)
+    return AnnotatorMaps(folder, people, dict(sorted(files.items())))
 
 
 def people_of(folder: Path) -> dict[str, Path]:
@@ -83,20 +72,6 @@ def people_of(folder: Path) -> dict[str, Path]:
     folders = [own for own in (base.iterdir() if base.is_dir() else ()) if own.is_dir()]
     # A name need not be UTF-8.
     return {one_line(own.name): own for own in sorted(folders) if not own.name.startswith(".")}
-
-
-def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
-    """Row of the manifest of each map file, by the merged map, or by the image without one."""
-    base = f"{(folder / MAPS).absolute().as_posix()}/"
-    own = manifest.table["saliency"].map(lambda path: Path(path).as_posix().removeprefix(base))
-    rows = {file: row for row, file in reversed([*enumerate(own)]) if file in files}
-    for row, name in enumerate(manifest.table["name"].astype(str)):
-        if not manifest.table["saliency"].iloc[row]:
-            both = (name, map_name(name))  # label export has no ../ in the names of maps
-            names = [f"{one}.png" for own in both for one in (posixpath.splitext(own)[0], own)]
-            free = [file for file in names if file in files and file not in rows]
-            rows |= dict.fromkeys(free[:1], row)
-    return rows
 
 
 @dataclass(frozen=True)
@@ -176,8 +151,6 @@ def write_agreement(maps: AnnotatorMaps, agreement: Agreement, to: Path) -> None
     images = agreement.images.rename(columns={"file": "name"})
     people = [" | ".join(sorted(maps.files[file])) for file in images["name"]]
     images.insert(1, "annotators", people)
-    names = (str(maps.table.loc[file, "name"]) for file in images["name"])
-    images["name"] = [without_secrets(name) for name in names]
     with replacing(to) as partial:
         partial.mkdir()
         for name, frame in ((PAIRS, agreement.pairs), (IMAGES, images)):

@@ -55,17 +55,15 @@ class ExportedImage:
         """Class of the shapes."""
         return self.marked or str(self.row["label"])
 
-    def mask(self, threshold: float | None = None) -> NDArray[np.bool_]:
-        """Mask of the pixels from a share of the largest value on; None = 0.5."""
+    def mask(self) -> NDArray[np.bool_]:
+        """Mask of the pixels from half of the largest value on: people also mark in weak gray."""
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
-        cut = 0.5 if threshold is None else threshold
-        level = cut * float(self.pixels.max())  # people also mark in weak gray
-        return (self.pixels >= level) & (self.pixels > 0)
+        return (self.pixels >= 0.5 * float(self.pixels.max())) & (self.pixels > 0)
 
-    def regions(self, threshold: float | None) -> Iterator[Region]:
+    def regions(self) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
-        labels, _ = ndimage.label(self.mask(threshold), structure=np.ones((3, 3), np.int64))
+        labels, _ = ndimage.label(self.mask(), structure=np.ones((3, 3), np.int64))
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
             mask = labels[rows, columns] == number
             x, y, (high, wide) = columns.start, rows.start, mask.shape
@@ -74,51 +72,29 @@ class ExportedImage:
                 yield Region(ring, int(mask.sum()), (x, y, wide, high))
 
 
+def _read(row: pd.Series) -> ExportedImage:
+    width, height = image_size(str(row["path"]))
+    if not row["saliency"]:
+        return ExportedImage(row, (width, height))
+    pixels = decode_marks(str(row["saliency"]))
+    if pixels.shape != (height, width):
+        maps = torch.from_numpy(pixels)[None]
+        pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()
+    return ExportedImage(row, (width, height), pixels)
+
+
 def manifest_images(
-    manifest: Manifest,
-    *,
-    every: bool = False,
-    positive: Iterable[str] = (),
-    progress: Progress | None = None,
+    manifest: Manifest, *, progress: Progress | None = None
 ) -> Iterator[ExportedImage]:
-    """Images of a manifest with their human maps, resampled by areas to the size of the image.
+    """Annotated images of a manifest with their human maps, resampled by areas to their sizes.
 
-    With `every`, images that nobody examined are among them, without marks; maps of classes that
-    are not positive (none = all are) are left out. Problems are raised at the end.
+    After a problem, only further problems are looked for, and raised at the end.
     """
-    wanted = set(positive)
-    _check_classes(wanted, manifest.classes, "no image has this label")
-
-    def read(row: pd.Series) -> ExportedImage:
-        width, height = image_size(str(row["path"]))
-        if not row["saliency"] or (wanted and row["label"] not in wanted):
-            return ExportedImage(row, (width, height))
-        pixels = decode_marks(str(row["saliency"]))
-        if pixels.shape != (height, width):
-            maps = torch.from_numpy(pixels)[None]
-            pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()
-        return ExportedImage(row, (width, height), pixels)
-
-    table = manifest.table if every else manifest.table[manifest.annotated_mask]
-    yield from _without_problems(table, read, manifest, progress)
-
-
-def _check_classes(wanted: set[str], classes: Iterable[str], what: str) -> None:
-    if unknown := sorted(wanted - set(classes)):
-        raise InputError(f"--positive {unknown[0]!r}: {what}; known: {', '.join(classes)}")
-
-
-def _without_problems(
-    table: pd.DataFrame,
-    read: Callable[[pd.Series], ExportedImage],
-    manifest: Manifest,
-    progress: Progress | None,
-) -> Iterator[ExportedImage]:
-    """Images of the rows of a table; after a problem, only further problems are looked for."""
+    table = manifest.table[manifest.annotated_mask]
     problems: list[Problem] = []
     for done, (_, row) in enumerate(table.iterrows(), 1):
         try:
-            image = read(row)
+            image = _read(row)
         except ImageError as error:
             problems.append(Problem(str(row["name"]), str(error), "replace the file"))
         else:
@@ -130,9 +106,7 @@ def _without_problems(
         raise ProblemsError(str(manifest.source or manifest.root), problems)
 
 
-def write_export(
-    name: str, images: Iterable[ExportedImage], to: Path, threshold: float | None = None
-) -> tuple[int, int]:
+def write_export(name: str, images: Iterable[ExportedImage], to: Path) -> tuple[int, int]:
     """Write images with their maps in a format, and `labels.csv` for the way back.
 
     The folder appears when it is complete. Returns the numbers of images, and of images with marks.
@@ -144,22 +118,19 @@ def write_export(
         nonlocal marked
         for image in images:
             rows.append(image.row)
-            marked += bool(image.mask(threshold).any())
+            marked += bool(image.mask().any())
             yield image
 
     with replacing(new_folder(to), new=True) as folder:
         folder.mkdir()
-        FORMATS[name](counted(), folder, threshold)
+        FORMATS[name](counted(), folder)
         if not rows:
-            raise InputError("there is no image to export; annotate some, or add --all")
+            raise InputError("there is no image to export; annotate some")
         table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
         table = table.rename(columns={"name": "path"})
         table["annotated"] = np.where(table["annotated"], "1", "")
-        # In COCO an image without shapes may be unseen.
-        told = name != "coco" and table["annotated"].all()
         usual = [name for name in table if (table[name].isna() | table[name].isin(["", 1.0])).all()]
-        unneeded = {*usual, *(["annotated"] if told else [])}
-        table.drop(columns=list(unneeded)).to_csv(folder / "labels.csv", index=False)
+        table.drop(columns=usual).to_csv(folder / "labels.csv", index=False)
     return len(rows), marked
 
 
@@ -176,22 +147,17 @@ def file_of(image: str, suffix: str, folder: Path, taken: set[str]) -> Path:
     return path
 
 
-def _write_masks(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
-    """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold."""
+def _write_masks(images: Iterable[ExportedImage], folder: Path) -> None:
+    """Write `masks/NAME.png` with the gray levels; an empty mask says that nothing is marked."""
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
-        if not image.row["annotated"]:
-            continue  # an empty mask says that somebody examined the image
-        if threshold is not None or image.pixels is None:
-            pixels = image.mask(threshold).astype(np.uint8) * 255
-        else:
-            pixels = np.rint(image.pixels * 255).astype(np.uint8)
+        pixels = np.zeros(image.size[::-1]) if image.pixels is None else image.pixels
         path = file_of(image.name, ".png", folder / "masks", taken)
-        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+        Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(path, "PNG", compress_level=1)
 
 
-def _write_coco(images: Iterable[ExportedImage], folder: Path, threshold: float | None) -> None:
+def _write_coco(images: Iterable[ExportedImage], folder: Path) -> None:
     """Write `annotations.json`, one annotation for each region."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
@@ -199,7 +165,7 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, threshold: float 
     for number, image in enumerate(images, 1):
         width, height = image.size
         listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
-        for region in image.regions(threshold):
+        for region in image.regions():
             shape = {
                 "id": len(shapes) + 1,
                 "image_id": number,
@@ -220,8 +186,8 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, threshold: float 
     (folder / "annotations.json").write_text(text, encoding="utf-8")
 
 
-FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, float | None], None]] = {
+FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path], None]] = {
     "masks": _write_masks,
     "coco": _write_coco,
 }
-"""Writers by the name of the format: functions of images, the folder, and the threshold."""
+"""Writers by the name of the format: functions of images and the folder."""

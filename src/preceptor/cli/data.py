@@ -12,7 +12,6 @@ from preceptor.cli.options import (
     MANIFEST_FORMATS,
     Commands,
     ManifestPath,
-    Number,
     Preset,
     StampPlace,
     check_target,
@@ -259,9 +258,6 @@ def data_export(
     format_: Annotated[Format, typer.Argument(metavar="FORMAT")],
     manifest: ManifestPath,
     to: Annotated[Path, typer.Option()],
-    threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
-    positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
-    every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
     """Export human maps to another tool.
 
@@ -271,10 +267,6 @@ def data_export(
     Args:
         format_: masks or coco, which most tools read.
         to: Output folder, new or empty.
-        threshold: Share of the largest value of a map, 0 to 1, from which on a pixel is inside a
-            shape (default: 0.5; masks keep gray levels).
-        positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
-        every: Also export images that nobody examined.
     """
     with bulk_import():
         from preceptor.annotations.export import manifest_images, write_export
@@ -282,8 +274,7 @@ def data_export(
 
     table = Manifest.read(manifest, verify=False, need=())
     with counting("exporting") as told:
-        images = manifest_images(table, every=every, positive=positive or (), progress=told)
-        count, marked = write_export(format_, images, to, threshold)
+        count, marked = write_export(format_, manifest_images(table, progress=told), to)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
 
 
@@ -298,7 +289,7 @@ def data_agreement(
     the least agreement.
 
     Args:
-        folder: Folder written by data import: manifest.csv, annotators/NAME/….
+        folder: Folder written by data import, with annotators/NAME/….
         to: Output folder of the tables.
     """
     with bulk_import():

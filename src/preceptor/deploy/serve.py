@@ -397,6 +397,7 @@ class Service:
 
 def application(service: Service) -> ASGIApp:
     """ASGI application of a service: routes and refusals."""
+
     async def predict(request: Request) -> Reply:
         if service.stopping:
             raise RefusedError(503, "the server is stopping; try again on another one")
