@@ -76,8 +76,7 @@ def test_names_of_a_dict_and_of_a_file(data: Path) -> None:
     assert read_yolo(data).classes == ["a", "b"]
 
 
-@pytest.mark.parametrize("place", ["labels", "labels/train"])
-def test_names_beside_the_labels(tmp_path: Path, place: str) -> None:
+def test_names_beside_the_labels(tmp_path: Path) -> None:
     """labelImg writes classes.txt into the folder of the text files."""
     save_image(tmp_path / "images" / "train" / "a.png")
     labels = tmp_path / "labels" / "train"
@@ -87,7 +86,7 @@ def test_names_beside_the_labels(tmp_path: Path, place: str) -> None:
     assert [one.label for image in imported for one in image.annotations] == ["1"]
     (note,) = notes_of(imported)
     assert "classes.txt" in note
-    (tmp_path / place / "classes.txt").write_text("crack\nrust\n")
+    (labels / "classes.txt").write_text("crack\nrust\n")
     imported = read_yolo(tmp_path)
     assert imported.classes == ["crack", "rust"]
     assert [one.label for image in imported for one in image.annotations] == ["rust"]

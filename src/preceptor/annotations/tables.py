@@ -135,12 +135,9 @@ def _und_maps(frame: pd.DataFrame, folder: Path, findings: Findings) -> list[str
     return maps
 
 
-_NAMES = ("classes.txt", "obj.names")
-_NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
-_NO_NAMES = (
-    "shapes have the numbers of their classes as names, as neither data.yaml nor "
-    f"{' nor '.join(_NAMES)} has them"
-)
+_NAMES = "classes.txt"
+_NOT_LABELS = {_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
+_NO_NAMES = f"shapes have numbers as classes, as neither data.yaml nor {_NAMES} names them"
 # Shares beyond 0 to 1 by rounding.
 _SLACK = 0.01
 
@@ -149,8 +146,8 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
     """YOLO: a text file per image with `class x y width height` or `class x y x y x y …`.
 
     Numbers are shares of the upright image. An empty file says that the image was examined, an
-    image without a file nothing. Class names are in `data.yaml`, or in `classes.txt` or `obj.names`
-    in the folder of the source or beside the text files.
+    image without a file nothing. Class names are in `data.yaml`, or in `classes.txt` in the folder
+    of the source or beside the text files.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent
@@ -213,17 +210,13 @@ def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int,
         if not all(str(key).isdecimal() and isinstance(name, str) for key, name in names.items()):
             raise InputError(f"data.yaml: names are {shown(names)}; write a name for each number")
         return {int(key): name for key, name in names.items()}
-    # labelImg writes them beside the text files; a folder above them holds for all of its folders.
-    folders = {Path(), *(folder for text in texts for folder in text.relative_to(root).parents)}
-    files = [root / folder / name for folder in sorted(folders) for name in _NAMES]
-    listed = [
-        {place: line.strip() for place, line in enumerate(lines) if line.strip()}
-        for lines in (read_text(file).splitlines() for file in files if file.is_file())
-    ]
-    if any(one != listed[0] for one in listed if not (root / _NAMES[0]).is_file()):
-        what = f"its folders have different {' or '.join(_NAMES)}; import one at a time"
-        raise InputError(f"{root}: {what}")
-    return listed[0] if listed else {}
+    folders = {Path(), *(text.relative_to(root).parent for text in texts)}
+    files = [file for one in sorted(folders) if (file := root / one / _NAMES).is_file()]
+    contents = {read_text(file) for file in files}
+    if len(contents) > 1:
+        raise InputError(f"{root}: its folders have different {_NAMES}; import one at a time")
+    lines = enumerate(contents.pop().splitlines() if contents else ())
+    return {place: line.strip() for place, line in lines if line.strip()}
 
 
 def _annotation(
