@@ -25,16 +25,6 @@ _SIGNED = 2
 def as_opaque(image: Image.Image, channels: int) -> Image.Image:
     """Image of mode RGB (3 channels) or L (1), on white where it is transparent."""
     deep = _deep_grey(image)
-    if image.mode == "I" and deep is None:
-        raise ValueError(
-            "32-bit integers have no known scale (which value is white is undefined); save it "
-            "with 8 or 16 bits"
-        )
-    if _is_signed(image):
-        raise ValueError(
-            "signed integers have no known scale (which value is white is undefined); save it "
-            "with 8 bits, or with 16 bits without a sign"
-        )
     if deep is not None:
         image = Image.fromarray(np.rint(deep * np.float32(255)).astype(np.uint8))
     if image.has_transparency_data:
@@ -49,8 +39,6 @@ def as_map(image: Image.Image) -> NDArray[np.float32]:
     deep = _deep_grey(image)
     if deep is not None:
         return deep
-    if image.mode == "I":
-        return _scaled_by_largest(image)
     if image.has_transparency_data:
         color = image.convert("RGBA")
         luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
@@ -60,13 +48,18 @@ def as_map(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
-    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown."""
+    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None for 8 bits and colors."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (_bits(image),))[0]
-        if bits > 16:
-            return None
+        # Pillow opens 16-bit files of these formats in mode I, scaled where they have fewer.
+        usual = 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
+        bits = tags.get(_BITS_PER_SAMPLE, (usual,))[0]
+        if bits > 16 or _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+            raise ValueError(
+                "integers of 32 bits or with a sign have no known scale; save it with 8 bits, or "
+                "with 16 bits without a sign"
+            )
         full = 4095 if bits == 12 else 65535
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > full:
@@ -86,28 +79,6 @@ def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
             )
         return reals
     return None
-
-
-def _is_signed(image: Image.Image) -> bool:
-    """Whether a TIFF has signed integers."""
-    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
-    return image.mode.startswith("I") and _SIGNED in formats
-
-
-def _bits(image: Image.Image) -> int:
-    """Number of bits of integer grayscale in files without the TIFF tag."""
-    # Pillow opens 16-bit files of these formats in mode I, scaled to 16 bits where they have fewer.
-    return 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
-
-
-def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
-    """Integers without a known scale as float32 in [0, 1], divided by the largest."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0:
-        raise ValueError(
-            f"the smallest value of the map is {values.min():,}; save it without values below 0"
-        )
-    return (values / max(int(values.max()), 1)).astype(np.float32)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -297,7 +268,7 @@ def opaque_of(image: Image.Image, channels: int = 3, name: str = "image") -> Ima
 def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.float32]:
     """(H, W) float32 luminance of a map in [0, 1], upright, on black where it is transparent.
 
-    16-bit files keep their 16 bits, and 32-bit integers are divided by the largest.
+    16-bit files keep their 16 bits.
     """
     with _explained(path):
         return as_map(_load(path, content))

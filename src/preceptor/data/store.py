@@ -43,7 +43,7 @@ from preceptor.utils.text import Progress
 # Increased if the decoded pixels of the same file change.
 _IMAGES, _MAPS = 3, 4
 _ENTRY = np.dtype([("digest", np.uint8, DIGEST_BYTES), ("size", "<i4", 2)])
-_DECODER = 1  # increased if accepted files would be rejected
+_DECODER = 2  # increased if accepted files would be rejected
 _PATHS = 500  # paths of a query
 _NONE = "0" * (2 * DIGEST_BYTES)
 SPARE_DISK = 256 * 2**20
