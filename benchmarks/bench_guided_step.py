@@ -11,8 +11,7 @@ Three sides, same network, same batch, float32, channels-last:
 Targets: guided ÷ plain ≤ 1.03; guided ÷ published ≤ 0.55 for DenseNet, ≤ 1.00 for the others.
 
 With --guidance, other sides: plain, and guided with each distance of the decision map, with each
-pooling, and without the classification term (a mapper), also with a decoder of stride 8 and 4, for
-which there is no target. Targets: ÷ plain ≤ 1.03, the mapper ≤ 1.05.
+pooling, and without the classification term (a mapper). Targets: ÷ plain ≤ 1.03, the mapper ≤ 1.05.
 
 With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
 guided with each change outside maps at its default rate and strength, all images with a map; with
@@ -173,28 +172,14 @@ class WholeSteps(Sides):
 
 
 class GuidanceSteps(Sides):
-    """Steps with each distance of evidence and each pooling, and of mappers with a decoder."""
+    """Steps with each distance of evidence and each pooling, and of a mapper."""
 
     def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
         super().__init__(backbone, batch, device)
         self.pooled = {
             kind: with_pool(self.model, Pool(kind)).to(device).train() for kind in ("top", "lse")
         }
-        self.decoded: dict[int, GuidedModel] = {}
-        for stride in (8, 4):
-            arguments = {"decoder": "fpn", "decoder_stride": stride}
-            model = build_model(backbone, ["real", "fake"], backbone_args=arguments)
-            model = with_pool(model, Pool("top")).to(device)
-            self.decoded[stride] = model.to(memory_format=torch.channels_last).train()
-        models = (self.model, *self.decoded.values())
-        self.maps_of = {
-            model.grid(): torch.rand(batch, *model.grid(), device=device) for model in models
-        }
-        self.optimizer = torch.optim.SGD(
-            [parameter for model in models for parameter in model.parameters()],
-            lr=0.005,
-            momentum=0.9,
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.005, momentum=0.9)
 
     def steps(self) -> dict[str, Callable[[], None]]:
         found: dict[str, Callable[[], None]] = {"plain": self.plain}
@@ -205,14 +190,11 @@ class GuidanceSteps(Sides):
         for kind, model in self.pooled.items():
             found[f"cells, {kind}"] = partial(self.of_evidence, model, GuidedLoss(0.5, "cells"))
         found["mapper"] = partial(self.of_evidence, self.pooled["top"], GuidedLoss(0.0, "cells"))
-        for stride, model in self.decoded.items():
-            name = f"mapper, stride {stride}"
-            found[name] = partial(self.of_evidence, model, GuidedLoss(0.0, "cells"))
         return found
 
     def of_evidence(self, model: GuidedModel, loss: GuidedLoss) -> None:
         out = model(self.images, self.labels, decision=True)
-        self.finish(loss(out.logits, self.labels, out.evidence, self.maps_of[model.grid()]))
+        self.finish(loss(out.logits, self.labels, out.evidence, self.maps))
 
 
 def compare_guidance(

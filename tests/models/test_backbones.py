@@ -1,4 +1,4 @@
-"""timm networks, layouts of their features, decoder and weights: what is never unpickled."""
+"""timm networks, layouts of their features, and weights: what is never unpickled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from preceptor.errors import InputError
 from preceptor.models import networks
 from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.networks import create_network
 from preceptor.models.probes import check_cam_identity
 from preceptor.utils.results import write_checksums
 from tests.models.toys import fresh
@@ -64,8 +63,6 @@ def test_the_head_of_a_weights_file_is_kept_where_it_fits(tmp_path: Path) -> Non
         assert not torch.equal(other.head.weight, first.head.weight[: len(other.head.weight)])
         trunks = [next(model.backbone.parameters()) for model in (other, first)]
         assert torch.equal(*trunks)
-    decoded = fresh(weights=str(file), backbone_args={"decoder": "fpn", "decoder_channels": 8})
-    assert decoded.head.weight.shape == (2, 8)
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
@@ -185,47 +182,6 @@ def test_strided_point_convolutions_leave_the_memory_whole() -> None:
         text=True,
     )
     assert run.stdout == "repvgg_a0 is alive\n", run.stderr[-500:]
-
-
-@pytest.mark.parametrize(
-    ("backbone", "stride"), [("test_resnet", 4), ("resnet18", 8), ("mobilenetv3_small_050", 16)]
-)
-def test_the_grid_has_the_stride_and_an_exact_cam(backbone: str, stride: int) -> None:
-    arguments = {"decoder": "fpn", "decoder_stride": stride}
-    model = build_model(backbone, ["a", "b"], input_size=64, backbone_args=arguments)
-    assert model.grid() == (64 // stride, 64 // stride)
-    assert model.spec.cam == "cam"
-    assert check_cam_identity(model) < 1e-5
-
-
-def test_weights_of_the_backbone_fill_the_encoder(tmp_path: Path) -> None:
-    plain = create_network("test_resnet", 2, 3, {}, "none")
-    save_file(plain.state_dict(), tmp_path / "weights.safetensors")
-    model = build_model(
-        "test_resnet",
-        ["a", "b"],
-        input_size=64,
-        backbone_args={"decoder": "fpn"},
-        weights=str(tmp_path / "weights.safetensors"),
-    )
-    encoder = model.backbone.get_submodule("encoder").state_dict()
-    assert torch.equal(
-        encoder["layer1.0.conv1.weight"], plain.state_dict()["layer1.0.conv1.weight"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"decoder": "unet"}, "write fpn, or remove it"),
-        ({"decoder_stride": 8}, "need decoder: fpn"),
-        ({"decoder": "fpn", "decoder_stride": 5}, "write 4, 8 or 16"),
-        ({"decoder": "fpn", "decoder_channels": 7}, "a multiple of 8"),
-    ],
-)
-def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        build_model("test_resnet", ["a", "b"], input_size=64, backbone_args=arguments)
 
 
 # Layouts.

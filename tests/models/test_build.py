@@ -139,7 +139,6 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("test_byobnet", {"in_chans": 1, "backbone_args": {"output_stride": 8}}),
     ("test_resnet", {"cam_source": "cyborg", "head": "sigmoid"}),
     ("test_vit", {"head": "sigmoid"}),
-    ("test_resnet", {"backbone_args": {"decoder": "fpn"}}),
     ("deit_tiny_distilled_patch16_224", {}),
 ]
 

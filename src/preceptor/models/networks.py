@@ -1,4 +1,4 @@
-"""timm networks with their weights, with a pyramid decoder, and weights files."""
+"""timm networks with their weights, and weights files."""
 
 from __future__ import annotations
 
@@ -6,101 +6,16 @@ import difflib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
-from torch.nn import functional
 
 from preceptor.errors import InputError, reason
 from preceptor.utils.plugins import registered
 from preceptor.utils.process import out_of_memory
-
-STRIDES = (4, 8, 16)
-
-
-class PyramidNetwork(nn.Module):
-    """Encoder with a feature pyramid decoder and a linear head, as timm's networks.
-
-    The last grid of a backbone has a stride of 16 or 32 pixels, and a mark smaller than a cell
-    nearly vanishes in it. The head is linear on mean features, so that the CAM is exact.
-    """
-
-    def __init__(
-        self, encoder: nn.Module, backbone: str, outputs: int, stride: int = 8, channels: int = 64
-    ) -> None:
-        super().__init__()
-        if stride not in STRIDES:
-            raise InputError(f"backbone_args: decoder_stride is {stride!r}; write 4, 8 or 16")
-        info = cast(Any, encoder.feature_info)
-        reductions, widths = info.reduction(), info.channels()
-        levels = [level for level, own in enumerate(reductions) if own >= stride]
-        if not levels or reductions[levels[0]] != stride:
-            strides = ", ".join(map(str, dict.fromkeys(reductions)))
-            raise InputError(
-                f"backbone_args: decoder_stride is {stride}, and {backbone} has features at "
-                f"strides {strides}; choose one of them"
-            )
-        self.encoder, self.levels, self.num_features = encoder, levels, channels
-        self.lateral = nn.ModuleList(nn.Conv2d(widths[level], channels, 1) for level in levels)
-        self.smooth = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(8, channels),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(channels, outputs)
-        config: Any = getattr(encoder, "pretrained_cfg", None) or get_pretrained_cfg(backbone)
-        self.pretrained_cfg = config if isinstance(config, dict) else config.to_dict()
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Features (B, channels, h, w) at the stride of the decoder."""
-        maps = self.encoder(images)
-        pyramid: Tensor | None = None
-        for level, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
-            own = lateral(maps[level])
-            if pyramid is not None:
-                if pyramid.shape[-2:] != own.shape[-2:]:
-                    pyramid = functional.interpolate(pyramid, own.shape[-2:], mode="nearest")
-                own = own + pyramid
-            pyramid = own
-        return self.smooth(pyramid)  # type: ignore[no-any-return]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Outputs (B, C) of the linear classifier on mean-pooled features."""
-        return self.head(features.mean((2, 3)))  # type: ignore[no-any-return]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Outputs (B, C)."""
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Linear:
-        """The linear classifier."""
-        return self.head
-
-
-def decoder_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the encoder and of the decoder; the latter are empty without a decoder."""
-    encoder = dict(arguments)
-    kind = encoder.pop("decoder", None)
-    settings = {
-        key: encoder.pop(f"decoder_{key}")
-        for key in ("stride", "channels")
-        if f"decoder_{key}" in encoder
-    }
-    if kind is None and settings:
-        raise InputError("backbone_args: decoder_stride and decoder_channels need decoder: fpn")
-    if kind not in (None, "fpn"):
-        raise InputError(f"backbone_args: decoder is {kind!r}; write fpn, or remove it")
-    channels = settings.get("channels", 64)
-    if not isinstance(channels, int) or channels < 8 or channels % 8:
-        raise InputError(
-            f"backbone_args: decoder_channels is {channels!r}; write a multiple of 8, such as 64"
-        )
-    return encoder, {} if kind is None else {"stride": 8} | settings
-
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
 # (it is part of a run's id), and timm unpickles some of these files.
@@ -127,11 +42,6 @@ def create_network(
         raise InputError(
             f"backbone_args: features_only leaves {backbone} without a classifier; remove it"
         )
-    arguments, decoder = decoder_arguments(dict(arguments))
-    if decoder:
-        if weights != "none":  # the names of an encoder's tensors may differ from the file's
-            create_network(backbone, outputs, in_chans, arguments, weights)
-        arguments["features_only"] = True
     file = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else weights_file(weights)
@@ -160,8 +70,6 @@ def create_network(
         raise InputError(f"backbone {backbone} cannot be built{given}: {reason(error)}") from error
     finally:
         logger.setLevel(level)
-    if decoder:
-        return PyramidNetwork(network, backbone, outputs, **decoder)
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
         raise InputError(
             f"backbone {backbone} is a {type(network).__name__} without features and head apart; "
@@ -259,8 +167,6 @@ def _check_none_left(network: nn.Module, given: set[str], file: Path, name: str)
 
 def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
     """Tensors of a weights file for the classifier of a network, by name; {} if they do not fit."""
-    if isinstance(network, PyramidNetwork):  # the file is that of the encoder
-        return {}
     own, head = network.state_dict(), {}
     with safe_open(weights, "pt") as tensors:
         stored = set(tensors.keys())

@@ -36,8 +36,6 @@ from preceptor.training.validation import check_readout
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
-# Arguments of a backbone that make its grid finer.
-_FINER = {"output_stride": 8, "decoder": "fpn"}
 
 
 def check_study(
@@ -124,12 +122,6 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
-    for backbone in study.students if study.starts_from_mapper else ():
-        if study.backbone_args.get(backbone, {}).get("decoder", "none") != "none":
-            yield (
-                f"mapper: start needs the weights of a plain backbone, and backbone_args has a "
-                f"decoder of {backbone}; set mapper: true, or remove the decoder"
-            )
     seeds = study.seed_list if study.draws else study.seed_list[:1]
     negatives, primary = study.validation_negatives, study.primary or tests[0]
     for seed in seeds:
@@ -213,13 +205,12 @@ def coarse_grid(
 ) -> Iterator[str]:
     """Note on a grid whose cells are larger than many human marks."""
     if share := coarse_share(workspace, training, model.spec.input_size, grid):
-        given = model.spec.backbone_args
-        finer = [f"{{{key}: {value}}}" for key, value in _FINER.items() if key not in given]
-        arguments = f"backbone_args: {{{model.spec.backbone}: {' or '.join(finer)}}}"
+        arguments = f" or backbone_args: {{{model.spec.backbone}: {{output_stride: 8}}}}"
+        finer = "" if "output_stride" in model.spec.backbone_args else arguments
         yield (
             f"{share:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
-            f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
+            f"larger input_size{finer} has finer cells"
         )
 
 
