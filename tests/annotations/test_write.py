@@ -115,9 +115,9 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
         for n in range(12)
     ]
     labels = tmp_path / "labels.csv"
-    labels.write_text("path,label,source,patient,more\n" + "\n".join(rows) + "\n")
+    labels.write_text("path,label,source,group,more\n" + "\n".join(rows) + "\n")
     options = {"labels": labels, "unmarked": "unknown"}
-    imported_maps(source(tmp_path, 8), images, tmp_path / "out", **options, group_by="patient")
+    imported_maps(source(tmp_path, 8), images, tmp_path / "out", **options)
     found = table(tmp_path / "out")
     assert len(found) == 12  # with those that only the table names
     assert found["label"].tolist().count("fake") == 4
@@ -171,19 +171,6 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
         imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
 
 
-def test_images_without_a_group_are_problems(tmp_path: Path, images: Path) -> None:
-    """Spreadsheets write a patient in the first of several rows: the others would be divided."""
-    labels = tmp_path / "labels.csv"
-    rows = [f"p{n // 2}_{n}.png,crack,{'' if n % 2 else f'p{n // 2}'}" for n in range(12)]
-    labels.write_text("path,label,patient\n" + "\n".join(rows) + "\n")
-    options = {"labels": labels, "unmarked": "examined"}
-    with pytest.raises(PreceptorError, match="6 problems") as caught:
-        imported_maps(source(tmp_path), images, tmp_path / "x", **options, group_by="patient")
-    assert "p0_1.png: its cell of the column 'patient' is empty" in str(caught.value)
-    imported_maps(source(tmp_path), images, tmp_path / "out", **options)
-    assert set(table(tmp_path / "out")["group"].astype(str)) == {""}
-
-
 def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
     """As of an archive of an older system."""
     save_image(tmp_path / "set" / "sound" / "a.png")
@@ -235,7 +222,7 @@ def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
         )
     with pytest.raises(PreceptorError, match=r"every image is in the group 'p'; put what differs"):
         imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="examined", group_by="p")
-    with pytest.raises(PreceptorError, match=r"neither a column .* nor a regular expression"):
+    with pytest.raises(PreceptorError, match="it is no regular expression"):
         imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="(")
 
 

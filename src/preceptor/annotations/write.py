@@ -469,26 +469,20 @@ def label_of(row: _Row, options: ImportOptions, unnamed: str) -> str:
 
 
 def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
-    """Group of each image: a column, or the first parentheses of a regular expression on `name`.
+    """Group of each image: the first parentheses of a regular expression on `name`.
 
     Images without a group are problems: they would be divided from others of the same subject.
     """
-    if group_by in frame.columns and group_by not in ("path", "label", "split", "saliency"):
-        groups = frame[group_by].astype(str)
-        what = f"its cell of the column {group_by!r} is empty (--group-by)"
-        fix = "write its group, or one of its own"
-    else:
-        try:
-            pattern = re.compile(group_by)
-        except re.error as error:
-            what = f"neither a column of the labels nor a regular expression ({error}); correct it"
-            raise InputError(f"--group-by {group_by!r}: {what}") from None
-        matches = frame["name"].astype(str).map(pattern.search)
-        groups = matches.map(lambda one: (one[min(pattern.groups, 1)] or "") if one else "")
-        if len(groups) > 1 and groups.nunique() == 1 and groups.iloc[0]:
-            what = f"every image is in the group {groups.iloc[0]!r}"
-            raise InputError(f"--group-by {group_by!r}: {what}; put what differs in parentheses")
-        what, fix = f"--group-by '{group_by}' does not fit its path", "correct it"
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        what = f"it is no regular expression ({error}); correct it"
+        raise InputError(f"--group-by {group_by!r}: {what}") from None
+    matches = frame["name"].astype(str).map(pattern.search)
+    groups = matches.map(lambda one: (one[min(pattern.groups, 1)] or "") if one else "")
+    if len(groups) > 1 and groups.nunique() == 1 and groups.iloc[0]:
+        what = f"every image is in the group {groups.iloc[0]!r}"
+        raise InputError(f"--group-by {group_by!r}: {what}; put what differs in parentheses")
     for name in frame.loc[groups == "", "name"].astype(str):
-        log.problem(name, what, fix)
+        log.problem(name, f"--group-by '{group_by}' does not fit its path", "correct it")
     return groups.astype("str")

@@ -170,8 +170,8 @@ def data_import(
         nothing_to_mark: Label whose images without a shape were examined; others were not.
             Repeatable.
         split: Shares of train, val and test, such as 0.7,0.15,0.15.
-        group_by: Column of --labels, or regular expression on the path of the image, that names
-            images of one subject.
+        group_by: Regular expression on the path of the image, whose first parentheses name the
+            subject; or give --labels with a column group.
         masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is the
             mask of a.png.
         heatmaps: und, required: folder of heat maps with the names of the images.
