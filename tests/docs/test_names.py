@@ -6,11 +6,9 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from preceptor.utils.plugins import Group
 from tests.documents import PAGES, ROOT, forbidden
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -28,9 +26,7 @@ METRIC = re.compile(r"preceptor_[a-z_]+")
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name is a module, a member of one, or a group of entry points."""
-    if name in get_args(Group):
-        return True
+    """Whether a dotted name is a module, or a member of one."""
     parts = name.split(".")
     for number in range(len(parts), 0, -1):
         try:

@@ -591,7 +591,7 @@ def test_inputs_by_hand() -> None:
     assert threshold.item() == pytest.approx(2 + 2 * math.sqrt(2))
 
 
-# Settings, scale, plugins, refusals.
+# Settings, scale, refusals.
 
 
 @pytest.mark.parametrize("name", METHODS)

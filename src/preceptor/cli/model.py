@@ -80,7 +80,7 @@ def annotate(
     Args:
         model: Model folder of the Teacher.
         out: Folder of the map store.
-        method: Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.
+        method: Method: cam (CAM or Grad-CAM), rise, or cells (of a mapper).
         split: Images: train, all, or the name of a split.
         map_of: Map of the label, of the predicted class, or (with cam) a decision map, for Teachers
             that were trained with decision maps.

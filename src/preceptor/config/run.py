@@ -22,7 +22,7 @@ from preceptor.config.settings import (
 from preceptor.config.training import Training, takes_masks
 from preceptor.errors import InputError
 
-METHOD_NAMES = Names(("cam", "rise", "cells"), "preceptor.saliency")
+METHOD_NAMES = Names(("cam", "rise", "cells"))
 # Saliency methods of a trained model.
 Method = Annotated[str, AfterValidator(METHOD_NAMES.check)]
 # Sources of the maps that guide a run.
@@ -73,9 +73,9 @@ class MapSource(Settings):
 
 
 def check_method(name: str) -> None:
-    """Raise InputError if this is no name of a saliency method, of this library or a plugin."""
+    """Raise InputError if this is no name of a saliency method."""
     if name not in METHOD_NAMES:
-        raise InputError(f"method {name} is not one of {', '.join(METHOD_NAMES.all)}")
+        raise InputError(f"method {name} is not one of {', '.join(METHOD_NAMES.own)}")
 
 
 class RiseSettings(Settings):

@@ -10,7 +10,7 @@ runs with the named use.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,8 +18,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-
-from preceptor.utils.plugins import Group, plugin, registered
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -78,29 +76,18 @@ Weights = Annotated[str, AfterValidator(_absolute_file)]  # hub, none, or a path
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a key of a config takes: those of this library, and of the installed plugins."""
+    """Names that a key of a config takes."""
 
     own: tuple[str, ...]
-    group: Group  # entry points of the plugins
-
-    @property
-    def all(self) -> list[str]:
-        """Names of this library and of plugins."""
-        return [*self.own, *registered(self.group)]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.own or plugin(self.group, name) is not None
+        return name in self.own
 
     def check(self, name: str) -> str:
-        """The name, for a validator of pydantic; InputError if several packages offer it."""
+        """The name, for a validator of pydantic."""
         if name not in self:
-            raise PydanticCustomError("name", f"not one of {', '.join(self.all)}")
+            raise PydanticCustomError("name", f"not one of {', '.join(self.own)}")
         return name
-
-    def functions(self, names: Iterable[str]) -> list[str]:
-        """Functions of the names that are plugins', as package.module:function."""
-        plugins = [plugin(self.group, name) for name in names if name not in self.own]
-        return [digest.value for digest in plugins if digest is not None]
 
 
 # A function, as package.module:function.

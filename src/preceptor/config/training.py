@@ -24,18 +24,14 @@ from preceptor.utils.process import RUN_THREADS
 
 NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
 EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask
-DISTANCE_NAMES = Names(
-    (*get_args(NormalizedDistance), *get_args(EvidenceDistance)), "preceptor.distances"
-)
-# One of this library's, or of a plugin, which compares maps scaled to [0, 1].
+DISTANCE_NAMES = Names((*get_args(NormalizedDistance), *get_args(EvidenceDistance)))
 Distance = Annotated[str, AfterValidator(DISTANCE_NAMES.check)]
 # Guidance methods; `cyborg` with `distance` and `cam_class` is the method of the papers.
 GUIDANCE_NAMES = Names(
     (
         *("cyborg", "evidence", "rank", "slack", "gradient", "harmonize", "robust", "latent"),
         *("faithful", "outside", "teach", "head", "saliency_guided", "masktune"),
-    ),
-    "preceptor.guidance",
+    )
 )
 GuidanceName = Annotated[str, AfterValidator(GUIDANCE_NAMES.check)]
 Preset = str | Mapping[str, Any] | None  # published settings by name, or settings

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from preceptor.config.run import METHOD_NAMES, Method, RiseSettings, check_method
+from preceptor.config.run import Method, RiseSettings, check_method
 from preceptor.config.training import CamClass, Precision
 from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
@@ -28,8 +27,7 @@ from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.utils.leases import lease
-from preceptor.utils.plugins import installed_plugin, load_plugin, source_digest
-from preceptor.utils.process import beat, evaluating, fix_order_of_sums
+from preceptor.utils.process import fix_order_of_sums
 from preceptor.utils.results import digest, finish, is_finished
 from preceptor.utils.text import progress as progress_bar
 
@@ -40,15 +38,6 @@ USUAL_MASKS = 1000
 # Number of model evaluations of a shard, which an interrupted process repeats: seconds on a GPU,
 # minutes on a core. A shard of RISE has more.
 SHARD_FORWARDS = 4096
-_PLUGIN_IMAGES = 16  # per call; gradients need the memory of a training step
-
-
-class SaliencyMethod(Protocol):
-    """Function that computes saliency maps: the interface of a plugin."""
-
-    def __call__(self, model: GuidedModel, images: Tensor, classes: Tensor) -> Tensor:
-        """(B, h, w) maps, larger where the evidence for the class is; any scale and offset."""
-        ...
 
 
 def annotate(
@@ -69,7 +58,7 @@ def annotate(
         manifest: Manifest of the images.
         method: cam (class activation map, or Grad-CAM for models without an exact one); rise, which
             uses scores only; cells (probability of a mark in each cell, for a mapper), which is
-            not normalized; or the name of a plugin.
+            not normalized.
         out: Folder of the map store.
         splits: Images: train, all, or the name of a split.
         cam_class: Maps of the label (of the image), of the predicted class, or decision maps (of
@@ -124,9 +113,7 @@ def compute_maps(
             raise InputError("decision maps are of method cam; use cam, or another map")
         predictions = predict(model, rows)
         classes = rows.labels if cam_class == "label" else predictions.probabilities.argmax(1)
-    if method not in METHOD_NAMES.own:
-        maps = plugin_method_maps(method, model, rows, classes)
-    elif method == "rise":
+    if method == "rise":
         rise = rise or RiseSettings()
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
@@ -188,8 +175,7 @@ def annotate_in_shards(
     # The same weights with another pooling have other maps.
     made_by = [whose, asdict(loaded.spec), rise and rise.model_dump(mode="json")]
     made_of = [workspace.hashes.of(rows_of(table, splits), None), splits, method, cam_class]
-    sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
-    work = out / PARTIAL_FOLDER / digest([made_by, made_of, sources])
+    work = out / PARTIAL_FOLDER / digest([made_by, made_of, []])
     if out.is_file():
         raise InputError(f"{out}: it is a file; name a folder")
     if is_store(out) and not (out / PARTIAL_FOLDER).is_dir():  # with one its writing was stopped
@@ -245,36 +231,6 @@ def rise_rows(
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def plugin_method_maps(
-    name: str, model: GuidedModel, rows: Rows, classes: NDArray[np.integer]
-) -> Tensor:
-    """(n, h, w) float32 maps of rows by a plugin, on the CPU.
-
-    Random numbers depend on the manifest row of the first image of a call, and not on what the
-    process has computed before.
-    """
-    entry = installed_plugin("preceptor.saliency", name, "saliency method")
-    method: SaliencyMethod = load_plugin(entry)
-    layout, parts = uses_channels_last(model), []
-    gpus = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
-    with evaluating(model), torch.random.fork_rng(list(gpus)):
-        for positions, batch in in_order(rows, _PLUGIN_IMAGES):
-            torch.manual_seed(int(rows.rows[positions[0]]))
-            images = model.preprocess(to_device(batch.images, model.device, layout))
-            chosen = torch.from_numpy(classes[positions]).to(model.device)
-            maps = method(model, images, chosen).detach().float().cpu()
-            if maps.ndim != 3 or len(maps) != len(positions):
-                expected = f"({len(positions)}, height, width)"
-                raise InputError(
-                    f"saliency method {name} gave maps of shape {tuple(maps.shape)}, not {expected}"
-                )
-            if not maps.isfinite().all():
-                raise InputError(f"saliency method {name} gave values that are not finite")
-            parts.append(maps)
-            beat()
-    return torch.cat(parts)
-
-
 @dataclass(frozen=True)
 class Shard:
     """Shard of the images of one split; several machines may compute the shards of a step.
@@ -296,8 +252,6 @@ def forwards_of(method: Method, rise: RiseSettings | None) -> int:
     """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
-    if method not in METHOD_NAMES.own:
-        return 3  # a forward and a backward pass
     return 1
 
 

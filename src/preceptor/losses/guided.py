@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -34,12 +33,10 @@ from preceptor.losses.distances import (
     DISTANCES,
     EVIDENCE_DISTANCES,
     WHOLE_MASKS,
-    MapDistance,
     cells,
 )
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.maps import informative, normalize
-from preceptor.utils.plugins import load_plugin, plugin
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
 
@@ -105,8 +102,8 @@ def parts_of(distance: Distances) -> dict[Distance, float]:
     if not parts or not all(0 < weight < math.inf for weight in parts.values()):
         raise ValueError(f"distance {distance}: write names with weights above 0")
     for name in parts:
-        if name not in DISTANCE_NAMES.own:
-            _plugin_distance(name)
+        if name not in DISTANCE_NAMES:
+            raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCE_NAMES.own)}")
     return parts
 
 
@@ -134,25 +131,13 @@ def distance_of(
         elif name in EVIDENCE_DISTANCES:
             apart = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
-            own = DISTANCES.get(name) or _plugin_distance(name)
-            apart = own(pair.model, pair.target)
-            if apart.shape != usable[name].shape:
-                raise ValueError(f"distance {name} is {tuple(apart.shape)}, not (B,)")
+            apart = DISTANCES[name](pair.model, pair.target)
         if weight != 1:
             apart = apart * weight
         apart = torch.where(usable[name], apart, 0)
         total = apart if total is None else total + apart
     assert total is not None
     return total
-
-
-@cache
-def _plugin_distance(name: str) -> MapDistance:
-    entry = plugin("preceptor.distances", name)
-    if entry is None:
-        raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCE_NAMES.all)}")
-    loaded: MapDistance = load_plugin(entry)
-    return loaded
 
 
 def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = None) -> None:

@@ -29,7 +29,6 @@ from preceptor.models.custom import (
     create_parts,
     guide_made,
     per_channel,
-    resolved_network,
     with_parts,
 )
 from preceptor.models.features import last_block
@@ -69,8 +68,8 @@ def build_model(
     """Build a timm backbone for guided training, with the kind of saliency that it supports.
 
     Args:
-        backbone: Name of a timm backbone, or of that of a plugin. The paper's four: densenet121,
-            resnet50, legacy_xception, inception_v3.
+        backbone: Name of a timm backbone. The paper's four: densenet121, resnet50, legacy_xception,
+            inception_v3.
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         weights: "hub" (pretrained weights of timm's hub), "none" (random), or a .safetensors file
@@ -114,12 +113,11 @@ def build_model(
             f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
         )
     outputs = 1 if head == "sigmoid" else len(classes)
-    own = resolved_network(backbone, network, backbone_args or {})
-    if own is not None:
-        if (network is not None and backbone_args) or cam_source == "cyborg":
+    if network is not None:
+        if backbone_args or cam_source == "cyborg":
             wrong = "cam_source: cyborg" if cam_source == "cyborg" else "backbone_args"
             raise InputError(f"{backbone}: {wrong} is for backbones of timm; remove it")
-        made = create_parts(own.factory, outputs, in_chans, own.args)
+        made = create_parts(network.factory, outputs, in_chans, network.args)
         model = guide_made(
             made, classes=classes, positive=positive, input_size=input_size, in_chans=in_chans,
             fit=fit, cam=cam, name=backbone
@@ -128,13 +126,13 @@ def build_model(
         if model.spec.head != head:
             raise InputError(
                 f"{backbone}: head is {head}, which has num_classes={outputs}, and the network of "
-                f"{own.factory} has another number of logits; let it use num_classes"
+                f"{network.factory} has another number of logits; let it use num_classes"
             )
         if weights != "none":
             own_head = model.spec.module.head
             module = made.module if isinstance(made, NetworkParts) else made
             load_weights(module, own_head, weights, backbone, new_head=new_head)
-        spec = replace(model.spec, factory=own.factory, backbone_args=dict(own.args))
+        spec = replace(model.spec, factory=network.factory, backbone_args=dict(network.args))
         model = GuidedModel(model.backbone, spec)
         return model if pool is None else with_pool(model, pool)
     created, arguments = _sized(

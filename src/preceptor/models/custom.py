@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from preceptor.config.settings import Fit, NetworkFactory
+from preceptor.config.settings import Fit
 from preceptor.errors import InputError, check_choice, reason
 from preceptor.models.features import ModuleNetwork, logits_in
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import with_saliency
 from preceptor.models.spec import CamKind, ModelSpec, ModuleParts, Tap
-from preceptor.utils.plugins import missing_module, parents_of, plugin
+from preceptor.utils.plugins import missing_module, parents_of
 from preceptor.utils.process import evaluating, out_of_memory
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -421,16 +420,6 @@ def factory_of(target: str) -> Factory:
             "@preceptor.network_factory above it"
         )
     return declared
-
-
-def resolved_network(
-    backbone: str, network: NetworkFactory | None, arguments: Mapping[str, Any]
-) -> NetworkFactory | None:
-    """Factory of a backbone: that of the config, or of a plugin with its name; None = timm's."""
-    if network is not None or timm.is_model(backbone):
-        return network
-    entry = plugin("preceptor.backbones", backbone)
-    return None if entry is None else NetworkFactory(factory=entry.value, args=dict(arguments))
 
 
 def create_parts(

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
-from preceptor.utils.plugins import registered
 from preceptor.utils.process import out_of_memory
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
@@ -28,8 +27,7 @@ def create_network(
 ) -> nn.Module:
     """Create a timm network with its weights."""
     if not timm.is_model(backbone):
-        networks = [*timm.list_models(), *registered("preceptor.backbones")]
-        near = difflib.get_close_matches(backbone.split(".")[0], networks, n=3)
+        near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
     for key in _LOADING:

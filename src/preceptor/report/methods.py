@@ -161,7 +161,7 @@ def _marking(plan: Plan) -> list[str]:
     }
     classify = study.teacher_alphas or study.data_driven
     used = study.saliency if classify else ()
-    names = [methods.get(method, f"the method {method} of a plugin") for method in used]
+    names = [methods[method] for method in used]
     names += [f"the given maps {name}" for name in study.maps]
     if study.mapper:
         names.append("probabilities of a mark in each cell, of mappers trained on human maps alone")

@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.run import METHOD_NAMES, Method
+from preceptor.config.run import Method
 from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import without_secrets
-from preceptor.inference.annotate import plugin_method_maps, rise_rows
+from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import largest_error
 from preceptor.metrics.scores import labels_of, probabilities
@@ -218,7 +218,7 @@ def model_maps(
     shown: Shown,
     method: Method = "cam",
 ) -> ModelMaps:
-    """Maps of a model; those of rise and of plugins are of the label's class."""
+    """Maps of a model; those of rise are of the label's class."""
     study = plan.protocol.study
     data = workspace.rows(rows, model.spec.image_format, cache="memmap")
     settled = np.ones(len(rows), bool)
@@ -227,8 +227,6 @@ def model_maps(
         settings = study.rise.model_copy(update={"max_masks": most})
         made = rise_rows(model, data, data.labels, settings)
         cams, settled = made.maps, made.error.numpy() <= largest_error(study.rise.tolerance)
-    elif method not in METHOD_NAMES.own:
-        cams = plugin_method_maps(method, model, data, data.labels)
     else:
         predicted = predict(model, data, cams="cells" if method == "cells" else shown).cams
         assert predicted is not None

@@ -75,7 +75,7 @@ MOST_SEEDS = 1_000
 
 
 def default_alphas(distance: Distances) -> tuple[float, ...]:
-    """α grid of a distance: of a sum the grid of the largest weight, of a plugin the grid of l2."""
+    """α grid of a distance: of a sum the grid of the largest weight."""
     weights = distance_weights(distance)
     return ALPHA_GRIDS.get(max(weights, key=lambda name: weights[name]), ALPHA_GRIDS["l2"])
 
@@ -222,7 +222,7 @@ class StudyConfig(Settings):
             settings, as further rows (C. R. Crum, A. Czajka, "MENTOR: Human Perception-Guided
             Pretraining for Increased Generalization", WACV 2025).
         maps: Teachers without training: name → folder of maps or map store.
-        saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
+        saliency: Saliency methods of the Teachers: cam, rise, or both.
         rise_masks: Maximum number of masks of RISE for each image; the tolerance of `RiseSettings`
             is 0.05, and 50 / rise_masks below 1,000 masks, for rehearsals.
         generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from preceptor.config.run import METHOD_NAMES, MapSource, Method, RunConfig
+from preceptor.config.run import MapSource, Method, RunConfig
 from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
@@ -27,7 +27,6 @@ from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, 
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.last_layer import clean_sets
 from preceptor.training.prepare import run_id_of
-from preceptor.utils.plugins import source_digest
 from preceptor.utils.results import digest
 
 P = ParamSpec("P")
@@ -250,7 +249,6 @@ class Protocol:
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["decision"] if decision else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-        how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
         workspace = self.workspaces.at(config.manifest)
         rows = self.rows_hash(config.manifest, "train"), workspace.validation_hash()
         identity = digest(["maps", training.id, method, *rows, *how])

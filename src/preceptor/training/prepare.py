@@ -24,15 +24,13 @@ from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import DISTANCE_NAMES, GUIDANCE_NAMES, Training, distance_weights
+from preceptor.config.training import Training
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, guidance_method
-from preceptor.losses.guidance.matching import Cyborg
 from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
 from preceptor.models.build import build_model
-from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
 from preceptor.utils.plugins import source_digest
@@ -86,18 +84,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
         used += digest(marked.tolist())  # which are the labels
     used += files_digest(config.backbone_args)
-    network = resolved_network(config.backbone, config.network, config.backbone_args)
-    if network is not None:
-        used += source_digest(network.factory) + files_digest(network.args)
-    method = method_of(config.training) if config.guided else None
-    distances = [*distance_weights(config.training.distance)] if config.guided else []
-    if isinstance(method, Cyborg) and method.distance != "bce":
-        distances = [*distance_weights(method.distance)]
-    for name in DISTANCE_NAMES.functions(distances):
-        used += source_digest(name)
-    if method is not None:
-        for name in GUIDANCE_NAMES.functions([config.training.method]):
-            used += source_digest(name)
+    if config.network is not None:
+        used += source_digest(config.network.factory) + files_digest(config.network.args)
     return run_id(config, used, weights)
 
 

@@ -1,16 +1,13 @@
-"""Plugins of installed packages, and modules that a config or a model folder names."""
+"""Modules that a config or a model folder names, and model folders."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import sys
-from functools import cache, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
 
-from preceptor.errors import InputError, reason
+from preceptor.errors import InputError
 from preceptor.utils.results import digest, file_digest
 
 
@@ -23,62 +20,6 @@ def parents_of(name: str) -> set[str]:
 def missing_module(name: str) -> str:
     """What is wrong with a module that is not found, and what to do."""
     return f"there is no module {name} here; install it, or add the folder with it to PYTHONPATH"
-
-
-# Entry points of plugins.
-Group = Literal[
-    "preceptor.backbones",  # factories of networks
-    "preceptor.distances",  # distances of maps
-    "preceptor.guidance",  # guidance methods
-    "preceptor.saliency",  # saliency methods of a model
-]
-
-
-def registered(group: Group) -> dict[str, list[EntryPoint]]:
-    """Entry points of a group by name, several where packages offer the same name."""
-    points: dict[str, list[EntryPoint]] = {}
-    for point in _entry_points(group, tuple(sys.path)):
-        points.setdefault(point.name, []).append(point)
-    return dict(sorted(points.items()))
-
-
-def plugin(group: Group, name: str) -> EntryPoint | None:
-    """Entry point of this name, or None; raises InputError if several packages offer the name."""
-    points = registered(group).get(name, [])
-    if len(points) > 1:
-        offered = " and ".join(sorted(f"{_package(point)} ({point.value})" for point in points))
-        raise InputError(f"{name}: {offered} both offer it in {group}; uninstall one of them")
-    return points[0] if points else None
-
-
-def installed_plugin(group: Group, name: str, key: str) -> EntryPoint:
-    """Entry point of this name, which the key of a config needs; raises InputError otherwise."""
-    point = plugin(group, name)
-    if point is None:
-        raise InputError(f"{key} {name} is of a package that is not installed; install it")
-    return point
-
-
-def load_plugin(point: EntryPoint) -> Any:
-    """Object that an entry point names; raises InputError if it cannot be imported."""
-    try:
-        return point.load()
-    except Exception as error:  # a module may raise anything when it is imported
-        raise InputError(
-            f"{point.name}: the plugin {point.value} of {_package(point)} cannot be imported: "
-            f"{reason(error, 200)}; update or uninstall it"
-        ) from error
-
-
-@lru_cache(8)
-def _entry_points(group: Group, folders: tuple[str, ...]) -> list[EntryPoint]:
-    """Entry points of the packages in the folders of `sys.path`; a report asks for each row."""
-    points = entry_points(group=group)
-    return list({(one.name, one.value): one for one in points}.values())  # one may be seen twice
-
-
-def _package(point: EntryPoint) -> str:
-    return "an unknown package" if point.dist is None else point.dist.name
 
 
 def source_digest(target: str) -> str:

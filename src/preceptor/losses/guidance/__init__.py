@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from preceptor.errors import InputError, quoted, reason
+from preceptor.errors import InputError, quoted
 from preceptor.losses.guidance.base import (
     CHECKED,
     Guidance,
@@ -41,7 +41,6 @@ from preceptor.losses.guidance.inputs import (
 )
 from preceptor.losses.guidance.matching import Cyborg, Head, Rank, Slack
 from preceptor.losses.guidance.teach import Teach
-from preceptor.utils.plugins import load_plugin, plugin, registered
 
 __all__ = [
     "CHECKED",
@@ -83,8 +82,7 @@ def guidance_method(
 
     Args:
         name: cyborg, evidence, rank, slack, gradient, harmonize, robust, latent, faithful, outside,
-            teach, head, saliency_guided, masktune, or an entry point of the group
-            `preceptor.guidance`.
+            teach, head, saliency_guided or masktune.
         preset: Published settings of the method; given settings have precedence.
         weight: λ of the terms, or the published one of the preset; None = measured before
             training, see `measure_scale`, but 1 for cyborg, outside and saliency_guided.
@@ -99,7 +97,9 @@ def guidance_method(
         >>> guidance_method("gradient", "ross", weight="published").weight
         500.0
     """
-    kind = METHODS.get(name) or _plugin_method(name)
+    if name not in METHODS:
+        raise InputError(f"guidance {quoted(name)} is not one of {', '.join(METHODS)}")
+    kind = METHODS[name]
     presets = (kind.about or catalogue().get(name, {})).get("presets", {})
     if preset is not None and preset not in [*presets]:  # of a file it may be of any type
         names = ", ".join(presets) or "none"
@@ -119,14 +119,3 @@ def guidance_method(
         raise InputError(
             f"guidance {name}: {where}: {', or '.join(words)}; its settings are {names}"
         ) from error
-    except TypeError as error:  # of a plain dataclass of a plugin
-        raise InputError(f"guidance {name}: {reason(error)}") from error
-
-
-def _plugin_method(name: str) -> type[Guidance]:
-    entry = plugin("preceptor.guidance", name)
-    if entry is None:
-        names = ", ".join([*METHODS, *registered("preceptor.guidance")])
-        raise InputError(f"guidance {quoted(name)} is not one of {names}")
-    kind: type[Guidance] = load_plugin(entry)
-    return kind

@@ -1,1 +1,0 @@
-"""Example of a package with plugins for preceptor."""
