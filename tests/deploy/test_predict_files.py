@@ -14,7 +14,7 @@ from PIL import Image
 
 import preceptor
 from preceptor.data.images import decode_image, image_size
-from preceptor.deploy.predict_files import ListedImage, predict_files
+from preceptor.deploy.predict_files import predict_files
 from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
 from tests.commands import assert_refused, here
@@ -141,7 +141,7 @@ def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path)
 
 def test_a_full_disk_names_the_output(models: dict[str, Path], folder: Path) -> None:
     predictor = preceptor.load(models["plain"], device="cpu", batch_size=4)
-    images = 100 * [ListedImage.at("scans/b color.png")]
+    images = 100 * ["scans/b color.png"]
     out = folder / "a.csv"
     with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
         predict_files(predictor, images, out)

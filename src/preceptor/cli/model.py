@@ -190,7 +190,7 @@ def predict(
 
     Args:
         model: Model folder, such as best.
-        inputs: Image files, folders, or manifests (CSV or Parquet).
+        inputs: Image files and folders.
         out: Output table: .csv.
         maps: Maps to write, in the folder NAME-maps beside the output: overlay (over the image) or
             png (grayscale, size of the image).

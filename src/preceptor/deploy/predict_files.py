@@ -1,4 +1,4 @@
-"""Prediction for files, folders and manifests into one table, with maps on request."""
+"""Prediction for files and folders into one table, with maps on request."""
 
 # os.path and not Path: a million files are listed.
 # ruff: noqa: PTH118, PTH122
@@ -8,23 +8,23 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice, tee
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.checks import Findings, absolute, check_names, read_table, text
 from preceptor.data.images import decode_image, image_suffixes
 from preceptor.deploy.prediction import ModelInfo, Prediction
 from preceptor.deploy.predictor import BadImage, Predictor
-from preceptor.errors import InputError, without_secrets
+from preceptor.errors import InputError
 from preceptor.report.palette import laid_over
 from preceptor.utils.files import beginning, replacing, walk
 from preceptor.utils.process import core_count
@@ -38,81 +38,41 @@ Write = Callable[[list[Row]], object]
 FORMATS = (".csv",)
 _PER_FOLDER = 1000
 _UNSAFE = re.compile(r"[^\w.-]+")
-
-
-MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
-"""Suffixes of manifests."""
 MAPS_MARK = ".preceptor-maps"
 """Name of the empty file by which a folder of written maps is recognized."""
 
 
-class ListedImage(NamedTuple):
-    """Image of a list."""
-
-    name: str  # in the output: the path as given, as in the manifest, or below the given folder
-    path: str  # or its location
-
-    @classmethod
-    def at(cls, path: str) -> ListedImage:
-        """Image that is named by its path."""
-        return cls(path, path)
-
-
 class ImageList:
-    """Images of several inputs, in their order; folders are listed in the order of their names.
+    """Image files, and those below folders, by their paths in the order of names.
 
-    An input is an image file, a folder (all images below it, but for folders with a file
-    `MAPS_MARK`), or a manifest (CSV or Parquet).
+    Folders with a file `MAPS_MARK` are left out.
     """
 
     def __init__(self, inputs: Sequence[str]) -> None:
-        self._parts = [_part(name) for name in inputs]
+        self._inputs = inputs
+        for name in inputs:
+            if os.path.isdir(name):  # noqa: PTH112
+                if next(_images_below(name), None) is None:
+                    known = " ".join(sorted(image_suffixes()))
+                    raise InputError(f"{name}: the folder has no images ({known})")
+            elif not os.path.lexists(name):
+                raise InputError(f"{name}: there is no such file; correct it")
+            elif _suffix(name) in (".csv", ".parquet"):
+                raise InputError(f"{name}: it is a table; name the folder of its images")
 
-    def __iter__(self) -> Iterator[ListedImage]:
-        for part in self._parts:
-            if isinstance(part, str):
-                yield from _images_below(part)
+    def __iter__(self) -> Iterator[str]:
+        for name in self._inputs:
+            if os.path.isdir(name):  # noqa: PTH112
+                yield from _images_below(name)
             else:
-                yield from part
+                yield name
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
 
-def _part(name: str) -> str | list[ListedImage]:
-    """A folder, or images."""
-    if os.path.isdir(name):  # noqa: PTH112
-        if next(_images_below(name), None) is None:
-            known = " ".join(sorted(image_suffixes()))
-            raise InputError(f"{name}: the folder has no images ({known})")
-        return name
-    if not os.path.lexists(name):
-        raise InputError(f"{name}: there is no such file; correct it")
-    return _rows(Path(name)) if _suffix(name) in MANIFESTS else [ListedImage.at(name)]
-
-
-def _rows(file: Path) -> list[ListedImage]:
-    findings = Findings(str(file))
-    raw = read_table(file, findings)
-    findings.raise_if_any()
-    if "path" not in raw:
-        raise InputError(f"{file}: it has no column path; rename the column of the images to path")
-    names = written = text(raw["path"])
-    if written.empty:
-        raise InputError(f"{file}: it has no rows; add a row per image")
-    findings.add_all(written == "", "the path is empty", "fill it in")
-    if "name" in raw:
-        names = text(raw["name"])
-        check_names(names, findings)
-    findings.raise_if_any()
-    paths = absolute(written, file.absolute().parent)
-    return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
-
-
-def _images_below(folder: str) -> Iterator[ListedImage]:
-    for path in _files_below(folder):
-        if _suffix(path) in image_suffixes():
-            yield ListedImage.at(path)
+def _images_below(folder: str) -> Iterator[str]:
+    return (path for path in _files_below(folder) if _suffix(path) in image_suffixes())
 
 
 def _files_below(folder: str) -> Iterator[str]:
@@ -147,7 +107,7 @@ class Summary:
 
 def predict_files(
     predictor: Predictor,
-    images: Iterable[ListedImage],
+    images: Iterable[str],
     out: Path | TextIO,
     *,
     maps: MapOutput | None = None,
@@ -165,15 +125,17 @@ def predict_files(
     with _table(out, columns) as write, ThreadPoolExecutor(core_count()) as pool:
         drawn: list[Future[None]] = []
         try:
-            for batch in _batches(predictor, iter(images), maps is not None):
+            names, paths = tee(images)
+            for batch in predictor.batches(paths, maps=maps is not None):
                 rows = []
                 for one in drawn:  # of the batch before, while this one was computed
                     one.result()
                 drawn.clear()
-                for image, prediction in batch:
+                pairs = zip(islice(names, batch.count), batch.results(), strict=True)
+                for image, prediction in pairs:
                     file = None
                     if isinstance(prediction, BadImage):
-                        report_bad(image.name, prediction.reason)
+                        report_bad(image, prediction.reason)
                         bad += 1
                     else:
                         decisions[prediction.decision] += 1
@@ -192,31 +154,16 @@ def predict_files(
     return Summary(decisions, bad)
 
 
-def _batches(
-    predictor: Predictor, images: Iterator[ListedImage], maps: bool
-) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
-    """Images with their predictions, a batch at a time."""
-    taken: deque[ListedImage] = deque()
-
-    def paths() -> Iterator[str]:
-        for image in images:
-            taken.append(image)
-            yield image.path
-
-    for batch in predictor.batches(paths(), maps=maps):
-        yield [(taken.popleft(), prediction) for prediction in batch.results()]
-
-
-def map_file_name(number: int, image: ListedImage) -> str:
+def map_file_name(number: int, image: str) -> str:
     """Name of the file of a map: the number of the image, and the end of its name."""
-    stem = beginning(_UNSAFE.sub("_", Path(without_secrets(image.name)).stem), 80)
+    stem = beginning(_UNSAFE.sub("_", Path(image).stem), 80)
     return f"{number // _PER_FOLDER:05d}/{number:08d}-{stem}.png"
 
 
-def _draw(maps: MapOutput, name: str, image: ListedImage, prediction: Prediction) -> None:
+def _draw(maps: MapOutput, name: str, image: str, prediction: Prediction) -> None:
     saliency = prediction.map_at_image()
     if maps.kind == "overlay":
-        picture = laid_over(decode_image(image.path), saliency)
+        picture = laid_over(decode_image(image), saliency)
     else:
         picture = Image.fromarray((saliency * 255).round().astype(np.uint8))
     target = maps.folder / name
@@ -227,9 +174,9 @@ def _draw(maps: MapOutput, name: str, image: ListedImage, prediction: Prediction
         picture.save(partial, "PNG")
 
 
-def _name(image: ListedImage) -> str:
+def _name(image: str) -> str:
     """Name in a row: names of files need not be UTF-8, and may have line breaks."""
-    name = image.name.encode("utf-8", "backslashreplace").decode()
+    name = image.encode("utf-8", "backslashreplace").decode()
     return name.replace("\r", "\\r")  # csv quotes it from Python 3.13 on
 
 
