@@ -92,9 +92,6 @@ def test_a_brush_stroke_of_label_studio(tmp_path: Path) -> None:
     imported = read_labelstudio(HERE / "labelstudio" / "brush.json")
     summary, maps = imported_maps(imported, HERE / "images", tmp_path / "out")
     assert (maps["scan a.jpg"] == disk() * 255).all()
-    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert "annotation_seconds" in rows[0]
-    assert rows[1].split(",")[-1] == "12.5"
     assert summary.images == 1
 
 

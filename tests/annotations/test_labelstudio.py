@@ -7,7 +7,6 @@ from PIL import Image
 
 from preceptor.annotations import read_labelstudio
 from preceptor.annotations.shapes import Box, Ellipse, Points, Polygon, rasterize
-from preceptor.errors import PreceptorError
 from tests.annotations.trees import (
     assert_import_refused,
     images_of,
@@ -72,31 +71,6 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
     assert (point.points.tolist(), point.radius) == ([[10, 15]], 2)
 
 
-def test_classes_that_are_results_of_their_own(tmp_path: Path) -> None:
-    """As of a labeling interface with the tags Labels and Rectangle."""
-
-    def apart(region: str, *labels: str) -> list[dict[str, Any]]:
-        place = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
-        shape = result("rectangle") | {"type": "rectangle", "id": region, "value": place}
-        named = shape | {"type": "labels", "value": place | {"labels": list(labels)}}
-        return [named, shape] if region == "y" else [shape, named]
-
-    save_image(tmp_path / "images" / "a.png")
-    file = [task(by(1, *apart("x", "crack"), *apart("y", "rust")))]
-    imported = read_labelstudio(save_json(tmp_path / "a.json", file))
-    (one,) = imported
-    assert [found.label for found in one.annotations] == ["crack", "rust"]
-    assert not notes_of(imported)
-    imported_maps(imported, tmp_path / "images", tmp_path / "out", positive=("crack",))
-    for labels, expected in (
-        (("crack", "rust"), r"tasks\[0\], annotations\[0\].result\[0\]: it has several classes"),
-        ((), r"tasks\[0\] a.png: it has a shape without a class; .* or give --labels"),
-    ):
-        path = save_json(tmp_path / "a.json", [task(by(1, *apart("x", *labels)))])
-        with pytest.raises(PreceptorError, match=expected):
-            imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "no")
-
-
 @pytest.mark.parametrize("degrees", [15, 90, 200, -30])
 def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: float) -> None:
     turned = result("rectangle", x=45, y=40, width=30, height=20, rotation=degrees)
@@ -118,8 +92,8 @@ def test_people_are_kept_apart_and_predictions_ignored(tmp_path: Path) -> None:
         tmp_path / "a.json",
         [
             task(
-                by({"email": "ann@lab.org"}, BOX, lead_time=3.5),
-                by({"email": "bob@lab.org"}, small, lead_time=1),
+                by({"email": "ann@lab.org"}, BOX),
+                by({"email": "bob@lab.org"}, small),
                 by({"email": "cy@lab.org"}, far, was_cancelled=True),
                 predictions=[{"model_version": "m1", "result": [far]}],
             )
@@ -127,7 +101,6 @@ def test_people_are_kept_apart_and_predictions_ignored(tmp_path: Path) -> None:
     )
     imported = read_labelstudio(path)
     (image,) = imported
-    assert image.seconds == 4.5
     assert [one.annotator for one in image.annotations] == ["ann@lab.org", "bob@lab.org"]
     summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
     assert summary.annotators == ("ann@lab.org", "bob@lab.org")
@@ -208,6 +181,7 @@ BAD: list[tuple[str, Any, str]] = [
     ),
     ("bytes", [task(by(1, result("brush", rle=[300])))], "whole numbers from 0 to 255"),
     ("no rle", [task(by(1, result("brush", format="image")))], "the RLE is not a list"),
+    ("labels", [task(by(1, BOX | {"type": "labels"}))], "the tag Labels is not read"),
     ("bitmask", [task(by(1, result("bitmask", imageDataURL="")))], "bitmasklabels is not read"),
     ("vector", [task(by(1, result("vector", vertices=[])))], "vectorlabels is not read"),
     ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),

@@ -235,7 +235,6 @@ class _Task:
     def image(self) -> AnnotatedImage:
         """Image of the task."""
         persons: list[str] = []
-        seconds: float | None = None
         done = self.task.get("annotations")
         for place, one in enumerate(done if isinstance(done, list) else []):
             holder = one if isinstance(one, dict) else {}
@@ -247,9 +246,6 @@ class _Task:
                 person = person.get("email") or person.get("username") or person.get("id")
             persons.append(text_of(person))
             self._results(one, f"annotations[{place}]", persons[-1])
-            spent = holder.get("lead_time")
-            if isinstance(spent, int | float) and 0 <= spent < 1e12:
-                seconds = (seconds or 0.0) + spent
         return AnnotatedImage(
             self._name(),
             self.size,
@@ -257,7 +253,6 @@ class _Task:
             tuple(self.labels),
             examined=bool(persons) if isinstance(done, list) else None,
             annotators=tuple(dict.fromkeys(filter(None, persons))),
-            seconds=seconds,
             where=self.where,
             of=self.of,
         )
@@ -288,12 +283,6 @@ class _Task:
         kinds = [_kind(one) for one in results]
         ids = [text_of(one.get("id")) if isinstance(one, dict) else "" for one in results]
         shapes = {known for known, kind in zip(ids, kinds, strict=True) if kind in _SHAPES} - {""}
-        # The tag Labels names the class of a shape apart from it, with the same id.
-        named = {
-            known: one["value"]
-            for one, known, kind in zip(results, ids, kinds, strict=True)
-            if kind == "labels" and known and isinstance(one.get("value"), dict)
-        }
         for row, (result, known, kind) in enumerate(zip(results, ids, kinds, strict=True)):
             spot = f"{where}.result[{row}]"
             with self.log.part(f"{place}.result[{row}]", "correct or remove the result"):
@@ -302,16 +291,15 @@ class _Task:
                     raise ValueError(f"{shown(result)} has no type")
                 if kind == "choices" and isinstance(value, dict):
                     self._choices(value, known in shapes)
-                elif kind == "labels" and known in shapes:
-                    continue
+                elif kind == "labels":
+                    raise ValueError("the tag Labels is not read; use RectangleLabels and the like")
                 elif kind in ("bitmask", "vector"):  # else their image would have no shape
                     raise ValueError(f"{result['type']} is not read; mark it with another tool")
                 elif kind not in _SHAPES or not isinstance(value, dict):
                     self.log.note(f"results of the type {result['type']!r} are not read")
                 else:
                     shape = self._shape(kind, value, result)
-                    label = _label(value) or _label(named.get(known, {}))
-                    self.shapes.append(Annotation(shape, label, person, spot))
+                    self.shapes.append(Annotation(shape, _label(value), person, spot))
 
     def _choices(self, value: dict[str, Any], of_shape: bool) -> None:
         if of_shape or _GEOMETRY & set(value):

@@ -111,7 +111,6 @@ class AnnotatedImage:
     split: str = ""
     examined: bool | None = None  # whether a person looked at it; None = not stated
     annotators: tuple[str, ...] = ()  # who looked at it, besides the annotators of its shapes
-    seconds: float | None = None  # time spent on it
     where: str = ""  # place in the file, for messages ("images[3]")
     of: str = ""  # file, if there are several
     other_name: str = ""  # looked for if there is no image of this name

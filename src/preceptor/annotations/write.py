@@ -332,7 +332,6 @@ class _Import:
             with log.part(row.where, "give --labels"):
                 label = cells.pop("label", "") or label_of(row, options, self.imported.unnamed)
                 judged = bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)
-                seconds = row.record.seconds
                 own = {
                     "path": path,
                     "name": image,
@@ -342,9 +341,6 @@ class _Import:
                     "annotated": cells.get("annotated") or int(judged),
                     "source": cells.get("source", ""),
                     "group": cells.get("group", ""),
-                    "annotation_seconds": cells.get("annotation_seconds", "")
-                    if seconds is None
-                    else seconds,
                 }
                 records.append({**cells, **own})
         if not records and not log.problems:
@@ -353,8 +349,6 @@ class _Import:
         frame = pd.DataFrame(records)
         if len(frame) and options.group_by:
             frame["group"] = groups_of(frame, options.group_by, log)
-        if len(frame) and (frame["annotation_seconds"] == "").all():
-            frame = frame.drop(columns="annotation_seconds")
         return frame
 
     def _cell(self, image: str, name: str) -> str:
