@@ -71,7 +71,7 @@ def run_study(
         jobs: Maximum number of concurrent steps; None = as many as cores, GPUs or cluster allow.
         engine: local (worker processes of this machine) or ray (Ray cluster).
         address: Address of the Ray cluster, see `ExecutorOptions`.
-        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
+        runs_per_gpu: Number of steps per GPU; None = 1.
         hang_timeout: Minutes without progress after which a step is killed and marked failed.
         tell: Function that receives lines of progress.
         show: Display of the status; its context receives lines of text.

@@ -13,12 +13,10 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
-import torch
 
-from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.executor import OVERHEAD, USABLE, GpuPacking, WorkerContext
+from preceptor.errors import InputError
+from preceptor.execution.executor import WorkerContext
 from preceptor.execution.local import ExecutorOptions, LocalExecutor, open_executor
-from preceptor.execution.perform import carry_out
 from preceptor.execution.process import start_worker
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
@@ -30,43 +28,6 @@ GIB = 2**30
 
 
 # GPUs.
-
-
-def record(peak: float, room: float = 80) -> dict[str, float]:
-    return {"peak_memory": peak * GIB, "device_memory": room * GIB}
-
-
-def test_a_study_begins_with_one_run_a_gpu_and_fills_it_by_what_it_measured() -> None:
-    sharing = GpuPacking(None, most=100)
-    assert sharing.runs == 1
-    sharing.learn(record(3.4))
-    assert sharing.runs == int(USABLE * 80 * GIB / (3.4 * GIB + OVERHEAD)) == 18
-    sharing.learn(record(1))  # a smaller one changes nothing
-    assert sharing.runs == 18
-    sharing.learn(record(30))
-    assert sharing.runs == 2
-    sharing.learn(record(79))
-    assert sharing.runs == 1
-
-
-def test_who_finds_no_room_makes_fewer_share() -> None:
-    sharing = GpuPacking(None, most=8)
-    sharing.learn(record(1))
-    sharing.out_of_memory(8)
-    assert sharing.runs == 7
-    sharing.out_of_memory(8)  # another that had been handed out before: it says nothing new
-    assert sharing.runs == 7
-    for among in range(7, 0, -1):
-        sharing.out_of_memory(among)
-    assert sharing.runs == 1
-
-
-def test_what_the_user_says_wins_until_there_is_no_room() -> None:
-    sharing = GpuPacking(3, most=1)
-    sharing.learn(record(79))
-    assert sharing.runs == 3
-    sharing.out_of_memory(3)
-    assert sharing.runs == 2
 
 
 def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
@@ -95,46 +56,19 @@ def test_a_worker_is_no_fork_where_the_temporary_folder_is_too_long_for_a_socket
 
 
 @own_process
-def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
-    executor = LocalExecutor(WorkerContext(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
+def test_steps_share_the_gpus_by_their_number(tmp_path: Path) -> None:
+    context = WorkerContext(Workspaces({}, {}), tmp_path)
+    executor = LocalExecutor(context, gpus=["0", "1"], jobs=8, runs_per_gpu=2)
     try:
-        for name in ("first", "second"):
+        assert executor.free == 4
+        for name in ("a", "b", "c"):
             executor.start(Step(name, JoinMaps(()), name))  # a step without a run fails at once
-        assert executor.free == 0
-        executor.packing.most = 4
-        executor.packing.learn(record(1))  # both run alone still, whatever was measured
-        assert executor.packing.runs == 4
-        assert executor.free == 0
+        assert executor.free == 1
         while not any(event.ends for event in islice(executor.events(), 1)):
             pass
-        assert executor.free == 4  # on one of them; the other's end has not been heard
-        for name in ("a", "b"):
-            executor.start(Step(name, JoinMaps(()), name))
         assert executor.free == 2
     finally:
         executor.close()
-
-
-def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A training that asks for more memory than there is, of the machine's allocator."""
-    from preceptor.execution import perform
-
-    def fail(*_: object, **__: object) -> None:
-        try:
-            torch.empty(2**55)
-        except RuntimeError as error:  # as a training does
-            raise RunFailedError("run x: out of memory, cannot allocate") from error
-
-    monkeypatch.setattr(perform, "perform", fail)
-    step, needed = Step("x", JoinMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
-    assert carry_out(step, needed, print, exclusive=False).kind == "out_of_memory"
-    assert not (tmp_path / "failed" / "x.log").exists()
-    alone = carry_out(step, needed, print, exclusive=True)
-    assert alone.kind == "failed"
-    assert "allocate" in alone.text
-    assert "Traceback" in (tmp_path / "failed" / "x.log").read_text()
 
 
 # Engines.

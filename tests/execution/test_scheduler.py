@@ -210,25 +210,6 @@ def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path
     assert executor.started[-1] == "c"
 
 
-def test_a_device_without_room_has_the_step_done_again(tmp_path: Path) -> None:
-    crowded: list[Said] = [
-        ("epoch", "epoch 1/2"),
-        ("out_of_memory", "out of memory on a shared device"),
-    ]
-    executor = Scripted({"a": [crowded]}, slots=2)
-    found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
-    assert executor.started == ["a", "a", "b"]
-    assert found.watcher.of("a") == [
-        ("started",),
-        ("epoch", "epoch 1/2"),
-        ("requeued",),
-        ("started",),
-        ("finished", True),
-    ]
-    (line,) = found.lines
-    assert "out of memory on a shared device; retried with fewer steps on the device" in line
-
-
 def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
     first = selection_step("teacher", ("a",), lambda: [plain_step("c", "a"), plain_step("d", "b")])
     executor = Scripted({"b": [[("failed", "no")]]})

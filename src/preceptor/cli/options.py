@@ -51,7 +51,7 @@ AddressOption = Annotated[
     str | None, typer.Option(help="Address of the Ray cluster; auto: the cluster of this machine.")
 ]
 RunsPerGpuOption = Annotated[
-    int | None, typer.Option(min=1, help="Number of runs per GPU (default: by measured memory).")
+    int | None, typer.Option(min=1, help="Number of runs per GPU (default: 1).")
 ]
 _RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
 ThresholdOption = Annotated[str | None, typer.Option(help=_RULE, show_default="eer")]

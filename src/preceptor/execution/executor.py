@@ -1,27 +1,21 @@
-"""What executors share: events of steps, settings of workers, logs of failures, room on a GPU."""
+"""What executors share: events of steps, settings of workers, logs of failures."""
 
 from __future__ import annotations
 
-import contextlib
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from preceptor.errors import InputError, PreceptorError
+from preceptor.errors import PreceptorError
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.utils.files import failed_write
 from preceptor.utils.process import hung
-from preceptor.utils.results import read_record
 
 HANG_TIMEOUT = 30.0
 """Default minutes without a training step or a scored batch after which a step counts as hung."""
-# Usable share of a GPU's memory; the rest is for fragmentation of the allocator.
-USABLE = 0.9
-# Memory of a process on a GPU besides its tensors, in bytes: context, kernels and libraries.
-OVERHEAD = 600 * 2**20
 
 Kind = Literal[
     "ready",  # a worker can take steps; belongs to no step
@@ -31,7 +25,6 @@ Kind = Literal[
     "done",
     "already_done",  # finished by another process
     "held",  # another process is computing it
-    "out_of_memory",  # its shared device has not enough memory
     "failed",
 ]
 
@@ -116,44 +109,3 @@ def keep_reason(step: Step, store: Path, reason: str, text: str = "") -> str:
     except OSError:  # the log cannot be written on a full disk either
         return reason
     return f"{reason} (see {log.relative_to(store.parent)})"
-
-
-@dataclass
-class GpuPacking:
-    """Number of concurrent steps on one GPU.
-
-    A study starts with one; the peak memory of its finished trainings then determines the number.
-    If a later training runs out of memory, fewer steps share a GPU from then on.
-    """
-
-    fixed: int | None  # number set by the user; None = measured
-    most: int  # maximum number by the cores of one GPU
-    _peak: int = 0
-    _room: int = 0
-    _limit: int | None = None
-
-    @property
-    def runs(self) -> int:
-        """Number of steps per GPU."""
-        if self.fixed is not None:
-            return self.fixed if self._limit is None else min(self.fixed, self._limit)
-        if not self._peak:
-            return 1
-        fit = int(USABLE * self._room / (self._peak + OVERHEAD))
-        return max(1, min(fit, self.most, fit if self._limit is None else self._limit))
-
-    def learn(self, record: dict[str, Any]) -> None:
-        """Update the estimate from the record of a finished training on a GPU."""
-        if record.get("device_memory"):
-            self._peak = max(self._peak, int(record["peak_memory"]))
-            self._room = int(record["device_memory"])
-
-    def learn_from(self, folder: Path) -> None:
-        """Update the estimate from a run folder; an unreadable one is ignored."""
-        with contextlib.suppress(OSError, ValueError, KeyError, InputError):
-            self.learn(read_record(folder))
-
-    def out_of_memory(self, among: int) -> None:
-        """Reduce the number after a step ran out of memory on a GPU shared by this many."""
-        fewer = max(1, among - 1)
-        self._limit = fewer if self._limit is None else min(self._limit, fewer)

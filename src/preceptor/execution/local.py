@@ -23,7 +23,6 @@ from preceptor.execution.executor import (
     HANG_TIMEOUT,
     Event,
     Executor,
-    GpuPacking,
     WorkerContext,
     keep_reason,
     log_of,
@@ -37,11 +36,11 @@ Engine = Literal["local", "ray"]
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """How steps are executed; None = as the cores, the GPUs' memory or the cluster allow."""
+    """How steps are executed; None = as the cores or the cluster allow."""
 
     engine: Engine = "local"
     jobs: int | None = None  # maximum number of concurrent steps
-    runs_per_gpu: int | None = None
+    runs_per_gpu: int | None = None  # None = 1
     address: str | None = None  # of the Ray cluster, or auto; None = RAY_ADDRESS, or a local Ray
     hang_timeout: float = HANG_TIMEOUT  # minutes without progress
 
@@ -64,7 +63,7 @@ class ExecutorOptions:
 
 def open_executor(context: WorkerContext, options: ExecutorOptions) -> Executor:
     """Create the executor of a study; an InputError if a cluster is missing or lacks resources."""
-    jobs, runs_per_gpu = options.jobs, options.runs_per_gpu
+    jobs, runs_per_gpu = options.jobs, options.runs_per_gpu or 1
     if options.engine == "ray":
         from preceptor.execution.ray import RayExecutor
 
@@ -79,7 +78,6 @@ class _Worker:
     pipe: Connection
     gpu: str | None
     step: Step | None = None
-    sharing: int = 1  # number of steps per GPU when the step was started
     ready: bool = False
 
 
@@ -94,15 +92,12 @@ class LocalExecutor:
         context: WorkerContext,
         *,
         jobs: int | None = None,
-        runs_per_gpu: int | None = None,
+        runs_per_gpu: int = 1,
         gpus: list[str] | None = None,
     ) -> None:
         self._context = context
         self._gpus = _visible_gpus(context.device) if gpus is None else gpus
-        slots = job_count(context.threads)
-        self._jobs = jobs or slots
-        each = max(1, slots // len(self._gpus)) if self._gpus else 1
-        self.packing = GpuPacking(runs_per_gpu, each)
+        self._jobs, self._each = jobs or job_count(context.threads), runs_per_gpu
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
 
@@ -138,7 +133,6 @@ class LocalExecutor:
                 continue
             if event.ends:
                 worker.step = None
-                self._learn(worker, step, event)
             yield event
 
     def close(self) -> None:
@@ -149,30 +143,17 @@ class LocalExecutor:
             self._end(worker)
 
     def _room_on(self, gpu: str) -> int:
-        """Number of steps that a GPU can take now; none beside a step with exclusive use."""
+        """Number of steps that a GPU can take now."""
         busy = [worker for worker in self._workers if worker.step is not None and worker.gpu == gpu]
-        if any(worker.sharing == 1 for worker in busy):
-            return 0
-        return max(0, self.packing.runs - len(busy))
+        return max(0, self._each - len(busy))
 
     def _give(self, worker: _Worker, step: Step) -> None:
         worker.step = step
-        worker.sharing = 1 if worker.gpu is None else self.packing.runs
         try:
-            worker.pipe.send((step, worker.sharing == 1))
+            worker.pipe.send(step)
         except OSError:  # it died idle
             self._end(worker)
             self._give(self._spawn(worker.gpu), step)
-
-    def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
-        """Update the GPU packing from a finished training."""
-        if worker.gpu is None:
-            return
-        if event.kind == "out_of_memory":
-            self.packing.out_of_memory(worker.sharing)
-            self._end(worker)  # an idle process uses memory as well
-        elif event.kind == "done" and step.kind == "train":
-            self.packing.learn_from(step.folder(self._context.store))
 
     def _end(self, worker: _Worker) -> None:
         worker.process.kill()

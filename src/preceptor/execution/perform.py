@@ -39,7 +39,7 @@ from preceptor.training.run import train
 from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
-from preceptor.utils.process import fix_order_of_sums, keep_freed_memory, out_of_memory
+from preceptor.utils.process import fix_order_of_sums, keep_freed_memory
 from preceptor.utils.results import finish, is_finished, read_record
 from preceptor.utils.text import silence
 
@@ -173,13 +173,8 @@ def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces)
     return record | {"images": len(frame)}
 
 
-def carry_out(
-    step: Step, context: WorkerContext, send: Callable[[Event], None], *, exclusive: bool = True
-) -> Event:
-    """Execute a step, send its events and return the last one; no error is raised.
-
-    Without `exclusive` use of its device, a step that runs out of memory may be tried again.
-    """
+def carry_out(step: Step, context: WorkerContext, send: Callable[[Event], None]) -> Event:
+    """Execute a step, send its events and return the last one; no error is raised."""
     log = log_of(step, context.store)
     if process.hung(log):  # retried by an executor that saw only that the process died
         return context.hang_event(step)
@@ -197,8 +192,6 @@ def carry_out(
     except (HeldError, LeaseLostError) as error:
         return Event("held", step.id, str(error))
     except Exception as error:
-        if not exclusive and out_of_memory(error):
-            return Event("out_of_memory", step.id, "out of memory on a shared device")
         return Event("failed", step.id, keep_error(step, context.store, error, lines))
     finally:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # others share the GPU
@@ -209,7 +202,7 @@ def carry_out(
 def serve(pipe: Connection, environment: dict[str, str]) -> None:
     """Execute the steps received through a pipe and send events, until the parent ends.
 
-    The pipe receives a context, then steps, each with whether it has exclusive use of its device.
+    The pipe receives a context, then steps.
     """
     gc.freeze()  # what the fork server has imported is no garbage
     os.environ.update(environment)
@@ -219,7 +212,6 @@ def serve(pipe: Connection, environment: dict[str, str]) -> None:
         context = pipe.recv()
         pipe.send(Event("ready", ""))
         while True:
-            step, exclusive = pipe.recv()
-            pipe.send(carry_out(step, context, pipe.send, exclusive=exclusive))
+            pipe.send(carry_out(pipe.recv(), context, pipe.send))
     except (EOFError, OSError):
         return

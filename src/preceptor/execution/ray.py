@@ -22,7 +22,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.utils.process import bulk_import
 
 with bulk_import():  # in a process of the cluster, which receives its first task
-    from preceptor.execution.executor import Event, GpuPacking, WorkerContext, keep_reason
+    from preceptor.execution.executor import Event, WorkerContext, keep_reason
     from preceptor.execution.perform import carry_out
     from preceptor.study.steps import Step
     from preceptor.utils.process import keep_freed_memory
@@ -39,7 +39,7 @@ AHEAD = 2
 _known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
 
 
-def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: bool) -> Event:
+def do(token: str, context: WorkerContext, step: Step, mailbox: Any) -> Event:
     """Task: execute a step of the study `token` in a process of the cluster."""
     silence()
     keep_freed_memory()
@@ -50,7 +50,7 @@ def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: 
             mailbox.put.remote((event.kind, event.step, event.text))
 
     say(Event("assigned", step.id, socket.gethostname()))
-    return carry_out(step, context, say, exclusive=exclusive)
+    return carry_out(step, context, say)
 
 
 class RayExecutor:
@@ -64,7 +64,7 @@ class RayExecutor:
         context: WorkerContext,
         *,
         jobs: int | None = None,
-        runs_per_gpu: int | None = None,
+        runs_per_gpu: int = 1,
         address: str | None = None,
     ) -> None:
         # Messages of Ray, and its control of the GPUs that tasks see, are switched off.
@@ -78,8 +78,8 @@ class RayExecutor:
         if self._ours:
             connect(ray, address)
         self._gpu = False
-        self.packing = GpuPacking(runs_per_gpu, most=1)
-        self._tasks: dict[Any, tuple[Step, int]] = {}  # with the number of steps per GPU
+        self._each = runs_per_gpu
+        self._tasks: dict[Any, Step] = {}
         self._looked = -LOOK
         self._slots = 0
         self._count_slots()
@@ -107,12 +107,10 @@ class RayExecutor:
     def start(self, step: Step) -> None:
         """Submit a step to the cluster."""
         self._context.forget_hang(step)
-        exclusive = not self._gpu or self.packing.runs == 1
-        task = self._do[self._gpu].options(**self._needs(step.title, self.packing.runs))
-        reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
-        self._tasks[reference] = (step, self.packing.runs)
+        task = self._do[self._gpu].options(**self._needs(step.title))
+        self._tasks[task.remote(self._token, self._shared, step, self._lines)] = step
 
-    def _needs(self, name: str, sharing: int) -> dict[str, Any]:
+    def _needs(self, name: str) -> dict[str, Any]:
         """Options of a task: resources, and variables of its process."""
         variables = {"OMP_NUM_THREADS": str(self._context.threads)}
         if not self._gpu:
@@ -122,7 +120,7 @@ class RayExecutor:
         return {
             "name": name,
             "num_cpus": self._context.threads,
-            "num_gpus": 1 / sharing if self._gpu else 0,
+            "num_gpus": 1 / self._each if self._gpu else 0,
             "max_retries": LOST_RETRIES,
             "retry_exceptions": False,
             "runtime_env": {"env_vars": variables},
@@ -162,7 +160,7 @@ class RayExecutor:
 
     def _ended(self, reference: Any) -> Event:
         """Last event of a task: its own, or the failure of a task that was lost permanently."""
-        step, sharing = self._tasks.pop(reference)
+        step = self._tasks.pop(reference)
         exceptions = self._ray.exceptions
         try:
             event: Event = self._ray.get(reference)
@@ -176,10 +174,6 @@ class RayExecutor:
         except exceptions.RayError as error:
             told = " ".join(str(error).split())[-300:]
             return self._lost(step, f"{type(error).__name__}: {told}")
-        if event.kind == "out_of_memory":
-            self.packing.out_of_memory(sharing)
-        elif self._gpu and event.kind == "done" and step.kind == "train":
-            self.packing.learn_from(step.folder(self._context.store))
         return event
 
     def _lost(self, step: Step, reason: str) -> Event:
@@ -188,7 +182,7 @@ class RayExecutor:
 
     def _told(self) -> Iterator[Event]:
         """New messages of the workers; a lost mailbox is replaced."""
-        running = {step.id for step, _ in self._tasks.values()}
+        running = {step.id for step in self._tasks.values()}
         try:
             messages = self._ray.get(self._next)
         except self._ray.exceptions.RayError:
@@ -226,15 +220,12 @@ class RayExecutor:
         self._looked = time.monotonic()
         self._slots = 0
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        with_gpus = [node for node in nodes if node.get("GPU")]
-        self._gpu = self._gpu or (self._context.device != "cpu" and bool(with_gpus))
-        if with_gpus and self._gpu:  # limited by the cores per GPU of the smallest machine
-            cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
-            self.packing.most = max(1, int(cores // self._context.threads))
+        has_gpus = any(node.get("GPU") for node in nodes)
+        self._gpu = self._gpu or (self._context.device != "cpu" and has_gpus)
         for node in nodes:
             fit = int(node.get("CPU", 0.0) // self._context.threads)
             if self._gpu:
-                fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
+                fit = min(fit, int(node.get("GPU", 0.0) * self._each))
             self._slots += fit
         return self._slots
 

@@ -241,10 +241,6 @@ class Scheduler:
                 observer.finished(step, event.kind == "done")
             case "failed":
                 self._fail(step, event.text)
-            case "out_of_memory":
-                observer.requeued(step)
-                self.tell(f"{step.title}: {event.text}; retried with fewer steps on the device")
-                self.graph.put_back(step.id)
             case "held":
                 observer.requeued(step)
                 if step.id not in self._held:
