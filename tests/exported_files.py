@@ -14,8 +14,6 @@ from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
 from tests.made_once import made_once
 
-CARD = "# A model card\n\nTrained on nothing.\n"
-
 
 class ExportedFile(NamedTuple):
     """An export, its model folder and what the command said."""
@@ -58,6 +56,5 @@ def model_folder(name: str, backbone: str = "small", positive: str | None = "fak
             if model.spec.cam == "cam":
                 model.head.weight.mul_(8)
         save_model(model, folder, {"eer": 0.5} if positive else None)
-        (folder / "README.md").write_text(CARD)
 
     return made_once(f"exported-{name}", make)[0]

@@ -103,7 +103,7 @@ def test_a_box_that_was_turned_in_cvat(tmp_path: Path) -> None:
 
 ONE = [{"file_name": "a.png"}]
 BAD: list[tuple[str, Any, str]] = [
-    ("list", [], "it is a list, as the results of a detector are"),
+    ("list", [], "it is not a COCO file"),
     ("text", "x", "not a COCO file"),
     ("no categories", {"images": [], "annotations": []}, "categories missing"),
     ("not lists", {"images": {}, "annotations": [], "categories": []}, "images missing"),

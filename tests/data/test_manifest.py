@@ -257,12 +257,6 @@ def test_unusable_files_are_refused(tmp_path: Path, content: bytes, expected: st
     assert not any("split is empty" in problem for problem in told)  # of the whole column
 
 
-def test_decomposed_accents_of_a_file_are_told(folder: Path) -> None:
-    (folder / "images" / "u\u0308.png").write_bytes((folder / "images" / "b.png").read_bytes())
-    told = problems(write(folder, *[line.replace("b.png", "\u00fc.png") for line in sound()]))
-    assert any("its accents are written apart" in problem for problem in told), told
-
-
 def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
     assert "it is a folder" in problems(tmp_path)[0]
     assert "not a Parquet file" in problems(write(tmp_path, HEADER, name="m.parquet"))[0]
@@ -276,7 +270,6 @@ def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
         (3, "images/b.png,fake,Val,,,,,,,", "row 3: split 'Val' is unknown"),
         (3, r"images\b.png,fake,val,,,,,,,", "write / instead of"),
         (3, r"C:\b.png,fake,val,,,,,,,", "copy it to this machine"),
-        (3, "images/b.png ,fake,val,,,,,,,", "remove the blank at its end"),
         (3, "images/../images/a.png,fake,val,,,,,,,", "is listed already in row 2"),
         (3, "images/b.png,fake,val,,,,,nan,,", "row 3: map_weight is 'nan'"),
     ],

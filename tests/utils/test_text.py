@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.utils.text import duration, interval, p_value, percent, print_table, told_apart
+from preceptor.utils.text import duration, interval, p_value, percent, print_table
 
 HEADER = ["set", "source", "images", "A − B", "95 % interval", ""]
 LINES = [
@@ -41,5 +41,3 @@ def test_numbers_are_written_as_readers_expect() -> None:
     ]
     assert [p_value(value) for value in (0.0317, 0.0004, float("nan"))] == ["0.032", "<0.001", "–"]
     assert interval(-0.0004, 0.00002) == "−0.0004 to +0.00002"
-    assert told_apart(0.5, 0.7) == ("0.500", "0.700")
-    assert told_apart(0.999991, 0.9999914) == ("0.9999910", "0.9999914")

@@ -66,9 +66,6 @@ def read_coco(source: Sources) -> ImportedAnnotations:
     files = {path: read_json(path) for path in files_of(source, ".json", first="instances")}
     keys = ("images", "annotations", "categories")
     for path, content in files.items():
-        if isinstance(content, list):
-            what = "it is a list, as the results of a detector are"
-            raise InputError(f"{path}: {what}; name the file with the keys {', '.join(keys)}")
         lists = content if isinstance(content, dict) else {}
         if missing := [key for key in keys if not isinstance(lists.get(key), list)]:
             what = f"it is not a COCO file, which has lists of {', '.join(keys)}"

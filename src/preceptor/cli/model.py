@@ -17,7 +17,6 @@ from preceptor.cli.options import (
     DeviceOption,
     ManifestPath,
     MapFiles,
-    Number,
     ThresholdOption,
     check_target,
     needing,
@@ -69,8 +68,6 @@ def annotate(
     split: str = "train",
     map_of: CamClass = "label",
     max_masks: Annotated[int, typer.Option(min=2, max=10_000_000)] = 8000,
-    tolerance: Annotated[float, Number(min=0, max=0.99)] = 0.05,
-    threads: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Make saliency maps with a Teacher.
@@ -85,8 +82,6 @@ def annotate(
         map_of: Map of the label, of the predicted class, or (with cam) a decision map, for Teachers
             that were trained with decision maps.
         max_masks: Maximum number of RISE masks per image.
-        tolerance: Largest error of a RISE map; maps with a larger error do not guide.
-        threads: CPU threads.
     """
     from preceptor.config.run import RiseSettings, check_method
 
@@ -102,8 +97,8 @@ def annotate(
         method,
         splits=split,
         cam_class=map_of,
-        rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
-        threads=threads or core_count(),
+        rise=RiseSettings(max_masks=max_masks),
+        threads=core_count(),
         device=device,
     )
     rows, columns = store.maps.shape[1:3]

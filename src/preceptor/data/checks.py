@@ -4,7 +4,7 @@ All problems are noted by row and value.
 """
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
-# ruff: noqa: PTH100, PTH112, PTH113, PTH116, PTH118, PTH120
+# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import io
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -482,9 +481,7 @@ def path_hint(path: str) -> str:
     if "\\" in path and os.sep == "/":
         drive = re.match("[A-Za-z]:", Path(path).name)
         return "copy it to this machine" if drive else "write / instead of \\ in paths"
-    if os.path.isfile(unicodedata.normalize("NFD", path)):
-        return "its accents are written apart on the disk (NFD, as macOS does); rename the file"
-    return "remove the blank at its end" if os.path.isfile(path.rstrip()) else ""
+    return ""
 
 
 def _note_repeated(

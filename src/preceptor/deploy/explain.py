@@ -31,7 +31,7 @@ from preceptor.report.blocks import (
 from preceptor.report.palette import data_uri, laid_over
 from preceptor.saliency.maps import correlation
 from preceptor.saliency.rise import rise
-from preceptor.utils.text import fine_number, number, told_apart
+from preceptor.utils.text import fine_number, number, threshold_text
 
 TOLERANCE = 0.05
 """Error of a RISE map at which no further masks are added."""
@@ -132,7 +132,7 @@ def _reason(one: Explanation, info: ModelInfo, threshold: float | None) -> str:
     if info.positive is None or threshold is None:
         return "The decision is the most probable class."
     side = "at or above" if one.prediction.score >= threshold else "below"
-    score, limit = told_apart(one.prediction.score, threshold)
+    score, limit = fine_number(one.prediction.score), threshold_text(threshold)
     return (
         f"The score, {score}, is the probability of {info.positive}; it is {side} the "
         f"threshold {limit}."

@@ -27,8 +27,6 @@ from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
 from preceptor.deploy.network import TorchNetwork, calibrated, find_calibration, info_of, steps_at
 from preceptor.deploy.prediction import (
-    CARD_KEY,
-    EXPORT_KEY,
     INFO_KEY,
     Calibration,
     decide,
@@ -40,7 +38,6 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.maps import normalize
 from preceptor.utils.files import replacing
 from preceptor.utils.process import out_of_memory
-from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
 SUFFIXES = (".onnx",)
@@ -264,13 +261,7 @@ def export_model(
     fixed = find_threshold(threshold, info)
     deployed = DeployedModel(model, fixed, maps=maps, calibration=calibration)
     itself = model_outputs(model, maps=maps, calibration=calibration)
-    card = folder / "README.md"
-    values = {"threshold": fixed, "input_type": "uint8", "precision": "float32"}
-    metadata = {
-        INFO_KEY: (info if maps else replace(info, map_kind="none")).to_json(),
-        CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
-        EXPORT_KEY: strict_json(values, indent=None),
-    }
+    metadata = {INFO_KEY: (info if maps else replace(info, map_kind="none")).to_json()}
     content = onnx_content(trace(deployed), deployed, metadata)
     checked = synthetic_images(model.spec.image_format)
     parity = measure(itself, onnx_outputs(content), checked, deployed.positive, fixed)

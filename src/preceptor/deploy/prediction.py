@@ -18,8 +18,8 @@ from preceptor.errors import InputError
 from preceptor.metrics.operating_points import known_threshold
 
 MapKind = Literal["cam", "gradcam", "none"]
-INFO_KEY, CARD_KEY, EXPORT_KEY = "preceptor", "model_card", "preceptor_export"
-"""Metadata of exported files: description of the model, model card, settings of the export."""
+INFO_KEY = "preceptor"
+"""Key of the description of the model in the metadata of an exported file."""
 DEFAULT_RULE = "eer"
 
 CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -35,16 +35,6 @@ def fine_number(value: Any) -> str:
     return number(value, min(17, 1 - math.floor(math.log10(rest) + 1e-6)))
 
 
-def told_apart(first: float, second: float) -> tuple[str, str]:
-    """Two numbers with as many digits as show which one is larger: 0.9999910 and 0.9999914."""
-    texts = fine_number(first), fine_number(second)
-    for decimals in range(4, 18):
-        if first == second or texts[0] != texts[1]:
-            break
-        texts = number(first, decimals), number(second, decimals)
-    return texts
-
-
 def p_value(value: Any) -> str:
     """p-value with three digits, which is never written as 0 but as <0.001; a dash for NaN."""
     known = value is not None and math.isfinite(value)
