@@ -68,7 +68,7 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
     assert polygon.rings[0].tolist() == [[0, 0], [20, 0], [20, 30]]
     assert ellipse == Ellipse(20, 15, 10, 6, 10)
     assert isinstance(point, Points)
-    assert (point.points.tolist(), point.radius) == ([[10, 15]], 2)
+    assert point.points.tolist() == [[10, 15]]
 
 
 @pytest.mark.parametrize("degrees", [15, 90, 200, -30])

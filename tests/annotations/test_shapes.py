@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from preceptor.annotations.shapes import (
+    POINT_RADIUS,
     Box,
     Ellipse,
     Floats,
@@ -88,9 +89,9 @@ def test_lines_have_a_width_and_points_a_radius() -> None:
     assert not found[8, 20]
     assert not found[12, 20]
     assert found[25, 39:42].all()
-    dots = Points(np.array([[20.5, 20.5], [50.5, 50.5]]), 4)
-    area = (rasterize([dots], 60, 60) > 0).sum()
-    assert abs(area - 2 * np.pi * 16) < 12
+    dots = Points(np.array([[15.5, 20.5], [50.5, 50.5]]))
+    area = (rasterize([dots], 80, 60) > 0).sum()
+    assert abs(area - 2 * np.pi * (POINT_RADIUS * 60) ** 2) < 12
 
 
 def test_parts_outside_are_cut_off() -> None:

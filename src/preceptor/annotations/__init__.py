@@ -5,7 +5,7 @@ from __future__ import annotations
 from preceptor.annotations.json_formats import read_coco, read_labelme, read_labelstudio
 from preceptor.annotations.masks import read_folders, read_masks
 from preceptor.annotations.shapes import ImportedAnnotations
-from preceptor.annotations.tables import read_und, read_yolo
+from preceptor.annotations.tables import read_points, read_und, read_yolo
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.annotations.xml_formats import read_cvat, read_voc
 
@@ -18,6 +18,7 @@ __all__ = [
     "read_labelme",
     "read_labelstudio",
     "read_masks",
+    "read_points",
     "read_und",
     "read_voc",
     "read_yolo",

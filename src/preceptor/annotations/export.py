@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.annotations.shapes import Floats, joined, outline
-from preceptor.annotations.write import unique_name
+from preceptor.annotations.shapes import POINT_RADIUS, Floats, joined, outline
+from preceptor.annotations.write import POINTS, unique_name
 from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
@@ -60,6 +60,19 @@ class ExportedImage:
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
         return (self.pixels >= 0.5 * float(self.pixels.max())) & (self.pixels > 0)
+
+    def points(self) -> list[dict[str, Any]]:
+        """Key points of COCO, of an image whose marks are points; else []."""
+        side, found = 2 * POINT_RADIUS * min(self.size), []
+        for pair in filter(None, str(self.row.get(POINTS) or "").split(";")):
+            try:
+                x, y = map(float, pair.split(","))
+            except ValueError:
+                raise InputError(f"{self.name}: {POINTS} is {pair!r}, not x,y;x,y") from None
+            box = [x - side / 2, y - side / 2, side, side]
+            key = {"keypoints": [x, y, 2], "num_keypoints": 1, "segmentation": []}
+            found.append(key | {"area": side**2, "bbox": box})
+        return found
 
     def regions(self) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
@@ -158,29 +171,27 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path) -> None:
 
 
 def _write_coco(images: Iterable[ExportedImage], folder: Path) -> None:
-    """Write `annotations.json`, one annotation for each region."""
+    """Write `annotations.json`, one annotation for each point, else for each region."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
         width, height = image.size
         listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
-        for region in image.regions():
-            shape = {
-                "id": len(shapes) + 1,
-                "image_id": number,
-                "category_id": classes.setdefault(image.label, len(classes) + 1),
-                "segmentation": [region.ring.ravel().tolist()],
-                "area": region.area,
-                "bbox": region.box,
-                "iscrowd": 0,
-            }
-            shapes.append(shape)
+        for kind in image.points() or (
+            {"segmentation": [one.ring.ravel().tolist()], "area": one.area, "bbox": one.box}
+            for one in image.regions()
+        ):
+            category = classes.setdefault(image.label, len(classes) + 1)
+            shape = {"id": len(shapes) + 1, "image_id": number, "category_id": category}
+            shapes.append(shape | kind | {"iscrowd": 0})
+    has_points = any("keypoints" in one for one in shapes)
+    keys: dict[str, Any] = {"keypoints": ["point"], "skeleton": []} if has_points else {}
     content = {
         "info": {"description": "preceptor"},
         "images": listed,
         "annotations": shapes,
-        "categories": [{"id": number, "name": name} for name, number in classes.items()],
+        "categories": [{"id": number, "name": name} | keys for name, number in classes.items()],
     }
     text = strict_json(content, indent=None) + "\n"
     (folder / "annotations.json").write_text(text, encoding="utf-8")

@@ -58,7 +58,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def read_coco(source: Sources) -> ImportedAnnotations:
-    """COCO instances; an annotation is its segmentation (polygons or run lengths), else its box.
+    """COCO; an annotation is its segmentation (polygons or run lengths), key points or box.
 
     Of a folder with files `instances*.json`, only these are read. The split is in the name of the
     file or its folder ("instances_val2017.json", "valid/_annotations.coco.json").
@@ -121,7 +121,7 @@ def _coco_images(
                     category = whole(one.get("category_id"), "category_id")
                     if category not in classes:
                         raise ValueError(f"there is no category {category}")
-                    shape = _coco_shape(one, size, log)
+                    shape = _coco_shape(one, size)
                     shapes.append(Annotation(shape, classes[category], where=spot))
             masks = (one.shape.pixels for one in shapes if isinstance(one.shape, Mask))
             size = size or next(((mask.shape[1], mask.shape[0]) for mask in masks), None)
@@ -132,7 +132,7 @@ def _coco_images(
             log.problem(f"{prefix}annotations[{row}]", what, "add it, or remove the annotation")
 
 
-def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -> Shape:
+def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None) -> Shape:
     segmentation = value.get("segmentation")
     if isinstance(segmentation, list) and (rings := [one for one in segmentation if one != []]):
         return Polygon(tuple(points_of(ring, 3) for ring in rings))
@@ -146,11 +146,15 @@ def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -
         return Mask(decode_rle(segmentation.get("counts"), width, height))
     if segmentation is not None and not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {shown(segmentation)}")
+    if keys := value.get("keypoints"):  # x, y and 0 (not marked), 1 (hidden) or 2
+        if not isinstance(keys, list) or len(keys) % 3:
+            raise ValueError(f"keypoints are {shown(keys)}, not x, y, visibility for each")
+        seen = [keys[at : at + 2] for at in range(0, len(keys), 3) if keys[at + 2]]
+        if seen:
+            return Points(points_of(seen, 1))
     box = value.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"bbox is {shown(box)}, not x, y, width, height")
-    if "keypoints" in value:
-        log.note("keypoints are read as the box around them")
     attributes = value.get("attributes")  # CVAT writes the box before it was turned
     turned = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
     x, y, wide, high = (number(one, "a number of bbox") for one in box)
@@ -331,9 +335,7 @@ class _Task:
         x, y = pixels("x", "y")
         rotation = number(value.get("rotation", 0), "rotation")
         if kind == "keypoint":
-            # The editor's radius is the "width", in percent of the image's width; 0: the user's.
-            radius = number(value.get("width", 0), "width") * (size[0] / 100)
-            return Points(np.array([[x, y]]), radius if radius > 0 else None)
+            return Points(np.array([[x, y]]))  # its width is that of the dot in the editor
         if kind == "ellipse":
             radius_x, radius_y = pixels("radiusX", "radiusY")
             return Ellipse(x, y, radius_x, radius_y, rotation)

@@ -65,10 +65,9 @@ class Polyline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """Single points of shape (n, 2), of a radius in pixels; None = `POINT_RADIUS`."""
+    """Single points of shape (n, 2), each drawn as a disc by `POINT_RADIUS`."""
 
     points: Floats
-    radius: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +174,8 @@ class ImportedAnnotations:
 
 
 LINE_WIDTH = 3.0  # pixels
-POINT_RADIUS = 5.0  # pixels, of points that have none of their own
+POINT_RADIUS = 0.14
+"""Radius of the disc of a point, as a share of the shorter side of the image."""
 
 
 def rasterize(shapes: Sequence[Shape], width: int, height: int) -> Pixels:
@@ -187,7 +187,7 @@ def rasterize(shapes: Sequence[Shape], width: int, height: int) -> Pixels:
     canvas = np.zeros((height, width), np.uint8)
     for shape in shapes:
         if not isinstance(shape, Mask):
-            for ring in _rings(shape):
+            for ring in _rings(shape, POINT_RADIUS * min(width, height)):
                 fill(canvas, ring)
             continue
         high, wide = shape.pixels.shape
@@ -233,7 +233,7 @@ def _first_pixel(at: Floats, count: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(at - 0.5), 0, count).astype(np.int64)
 
 
-def _rings(shape: Shape) -> list[Floats]:
+def _rings(shape: Shape, point_radius: float) -> list[Floats]:
     """Rings whose union is a shape."""
     match shape:
         case Polygon(rings):
@@ -243,9 +243,8 @@ def _rings(shape: Shape) -> list[Floats]:
             return [rotate(corners, (x + w / 2, y + h / 2), rotation) if rotation else corners]
         case Ellipse(x, y, radius_x, radius_y, rotation):
             return [_ellipse(x, y, radius_x, radius_y, rotation)]
-        case Points(points, radius):
-            r = POINT_RADIUS if radius is None else radius
-            return [_ellipse(x, y, r, r) for x, y in points.tolist()]
+        case Points(points):
+            return [_ellipse(x, y, point_radius, point_radius) for x, y in points.tolist()]
         case Polyline(points):  # with round joints and ends
             radius = LINE_WIDTH / 2
             parts = [_ellipse(x, y, radius, radius) for x, y in points.tolist()]
@@ -292,8 +291,8 @@ def wrong_with(shape: Shape, width: int, height: int) -> str:
         mask = shape.cropped()
         height_, width_ = mask.pixels.shape
         corners = np.array([[mask.x, mask.y], [mask.x + width_, mask.y + height_]])
-    else:
-        corners = np.concatenate(_rings(shape))
+    else:  # of a point the place itself, without its disc
+        corners = np.concatenate(_rings(shape, 0))
     (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     if not math.isfinite(left + top + right + bottom):
         return f"the {name} has a coordinate that is not a finite number"

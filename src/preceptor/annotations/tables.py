@@ -1,4 +1,4 @@
-"""Text files and tables: YOLO, and the UND CYBORG release (Notre Dame)."""
+"""Text files and tables: points, YOLO, and the UND CYBORG release (Notre Dame)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from preceptor.annotations.files import (
     shown,
     split_of_folders,
 )
-from preceptor.annotations.masks import place_of
+from preceptor.annotations.masks import LABEL, place_of
 from preceptor.annotations.shapes import (
     AnnotatedImage,
     Annotation,
     Box,
     ImportedAnnotations,
     Log,
+    Points,
     Polygon,
     Shape,
 )
@@ -133,6 +134,31 @@ def _und_maps(frame: pd.DataFrame, folder: Path, findings: Findings) -> list[str
             claimed[files[0]] = row
             maps[row] = files[0]
     return maps
+
+
+def read_points(source: Path | str) -> ImportedAnnotations:
+    """Points of a CSV with the columns path, x, y in pixels of the upright image, and label or not.
+
+    An image may have several rows. A row without x and y says that nothing is to be marked.
+    """
+    cells, findings = read_cells(Path(source), ("path", "x", "y"))
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for name, rows in cells.groupby("path", sort=False):
+            shapes: list[Annotation] = []
+            for row, cell in rows.iterrows():
+                where = findings.name(int(str(row)))
+                with log.part(where, "correct or remove the row"):
+                    if not name:
+                        raise ValueError("path is empty")
+                    if cell["x"] or cell["y"]:
+                        at = [number(cell["x"], "x"), number(cell["y"], "y")]
+                        label = str(cell.get("label", "")) or LABEL
+                        shapes.append(Annotation(Points(points_of(at, 1)), label, where=where))
+            if name:
+                yield AnnotatedImage(str(name), None, tuple(shapes), examined=True)
+
+    return ImportedAnnotations("points", Path(source), read, (), (), cells["path"].nunique())
 
 
 _NAMES = "classes.txt"

@@ -22,6 +22,7 @@ from preceptor.annotations.shapes import (
     ImportedAnnotations,
     Log,
     Pixels,
+    Points,
     Shape,
     rasterize,
     wrong_with,
@@ -38,6 +39,8 @@ from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 MANIFEST, MAPS, ANNOTATORS = "manifest.csv", "maps", "annotators"
+POINTS = "mark_points"
+"""Column of a manifest: places of marks that are points, x,y;x,y in pixels of the image."""
 _NO_CENTER = (
     "images have shapes that contain the center of no pixel; they have no map and are not annotated"
 )
@@ -243,6 +246,7 @@ class _Row:
     examined: bool | None = None  # whether a person looked at it; None = unknown
     nothing_to_mark: bool = True  # if examined and without a map: not if its shapes left no map
     saliency: str = ""
+    points: list[list[float]] = field(default_factory=list)  # if all of its shapes are points
 
 
 @dataclass
@@ -287,8 +291,11 @@ class _Import:
                 log.problem(f"{place}, {spot}", why, "correct or remove the shape")
         wanted = options.positive
         drawn = [one for one in record.annotations if not wanted or one.label in wanted]
+        points = [one.shape.points for one in drawn if isinstance(one.shape, Points)]
         examined = True if _persons(record) else record.examined
         row = _Row(place, record, tuple(sorted({one.label for one in drawn})), examined)
+        if points and len(points) == len(drawn) and orientation == 1:
+            row.points = np.concatenate(points).tolist()
         if log.problems:  # nothing will be kept: only problems are looked for
             return row
         shapes: dict[str, list[Shape]] = {name: [] for name in record.annotators}
@@ -341,12 +348,15 @@ class _Import:
                     "annotated": cells.get("annotated") or int(judged),
                     "source": cells.get("source", ""),
                     "group": cells.get("group", ""),
+                    POINTS: ";".join(f"{x:g},{y:g}" for x, y in row.points),
                 }
                 records.append({**cells, **own})
         if not records and not log.problems:
             what = "it names no image that somebody examined, so that no class is known"
             log.problem("the source", what, "check the source and --images, or give --labels")
         frame = pd.DataFrame(records)
+        if len(frame) and (frame[POINTS] == "").all():
+            frame = frame.drop(columns=POINTS)
         if len(frame) and options.group_by:
             frame["group"] = groups_of(frame, options.group_by, log)
         return frame

@@ -147,7 +147,7 @@ def data_import(
     A manifest and maps are written. FORMAT is one of these:
 
     \b
-    coco         COCO instances: boxes, polygons, run-length encoded masks
+    coco         COCO: boxes, polygons, run-length encoded masks, key points
     cvat         CVAT for images 1.1 (XML): all shapes and masks
     folders      class folders with images, and masks in the same subfolders
     labelme      LabelMe (JSON): all shapes and masks
@@ -155,6 +155,7 @@ def data_import(
     masks        folder of mask images: 0 outside and 255 inside, or gray maps
     voc          Pascal VOC: XML boxes and polygons
     yolo         YOLO text files: boxes, segments, oriented boxes, with data.yaml
+    points       CSV with path,x,y and label or not: a click on the evidence each
     und          UND CYBORG release: CSVs of training and tests, and heat maps
 
     Args:
@@ -240,6 +241,7 @@ def _read(
         "cvat": annotations.read_cvat,
         "folders": lambda path: annotations.read_folders(path, given["masks"]),
         "masks": lambda path: annotations.read_masks(path, images or path),
+        "points": annotations.read_points,
         "voc": annotations.read_voc,
         "yolo": lambda path: annotations.read_yolo(path, images),
     }
