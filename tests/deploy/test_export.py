@@ -76,27 +76,9 @@ def test_nan_is_no_parity() -> None:
         found = good(batch)
         return found._replace(map=np.where(len(batch) == 1, np.nan, found.map))  # type: ignore[arg-type]
 
-    assert measure(good, good, images, 1).within_tolerance
-    assert not measure(good, bad, images, 1).within_tolerance
-    assert not Parity(1, math.nan, None, 0).within_tolerance
-
-
-def test_decisions_are_compared_at_the_threshold() -> None:
-    before = np.array([0.1, 0.2, 0.8, 0.9, 0.3, 0.7, 0.5], np.float32)
-    after = np.array([0.1, 0.85, 0.8, 0.9, 0.3, 0.7, 0.5], np.float32)
-    images: Any = np.arange(7)
-
-    def scored(scores: NDArray[np.float32]) -> object:
-        return lambda which: Outputs(np.stack([1 - scores[which], scores[which]], 1), None, None)
-
-    found = measure(scored(before), scored(after), images, 1)  # type: ignore[arg-type]
-    assert (found.maps, found.most_probable, found.images) == (None, 1, 7)
-    assert found.decisions is None
-
-    low = measure(scored(before), scored(after), images, 1, 0.15)  # type: ignore[arg-type]
-    assert low.decisions == 0
-    high = measure(scored(before), scored(after), images, 1, 0.8000000001)  # type: ignore[arg-type]
-    assert (high.decisions, high.most_probable) == (1, 1)
+    assert measure(good, good, images).within_tolerance
+    assert not measure(good, bad, images).within_tolerance
+    assert not Parity(1, math.nan, None).within_tolerance
 
 
 def session(path: Path) -> Any:

@@ -341,15 +341,12 @@ def export(
     if limit is not None:
         rule = f"positive at a score of {threshold_text(limit)} or more"
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
-    decisions = parity.decisions
-    decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
     print("input: uint8, any batch size")
     print(f"decision: {rule}")
     print(
         f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
-        f"{parity.images:,} generated images; the most probable class differs on "
-        f"{parity.most_probable:,}{decided}"
+        f"{parity.images:,} generated images"
     )
 
 

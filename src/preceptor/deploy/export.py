@@ -29,7 +29,6 @@ from preceptor.deploy.network import TorchNetwork, calibrated, find_calibration,
 from preceptor.deploy.prediction import (
     INFO_KEY,
     Calibration,
-    decide,
     find_threshold,
 )
 from preceptor.errors import InputError, PreceptorError, reason
@@ -233,8 +232,6 @@ class Parity:
     images: int
     probabilities: float
     maps: float | None  # of a cell of a normalized map; None without maps
-    most_probable: int  # number of images whose most probable class differs
-    decisions: int | None = None  # number that differs at the threshold; None without one
 
     @property
     def within_tolerance(self) -> bool:
@@ -264,7 +261,7 @@ def export_model(
     metadata = {INFO_KEY: (info if maps else replace(info, map_kind="none")).to_json()}
     content = onnx_content(trace(deployed), deployed, metadata)
     checked = synthetic_images(model.spec.image_format)
-    parity = measure(itself, onnx_outputs(content), checked, deployed.positive, fixed)
+    parity = measure(itself, onnx_outputs(content), checked)
     if not parity.within_tolerance:
         of_map = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
         raise ExportError(
@@ -310,35 +307,18 @@ def model_outputs(
     return compute
 
 
-def measure(
-    model: Computation,
-    export: Computation,
-    images: NDArray[np.uint8],
-    positive: int | None,
-    threshold: float | None = None,
-) -> Parity:
+def measure(model: Computation, export: Computation, images: NDArray[np.uint8]) -> Parity:
     """Compare two computations on the same batches: one of a single image, then larger ones."""
-    first, second = [], []
+    probabilities: list[float] = []
     maps: list[float] = []
     for start, stop in pairwise([0, *range(1, len(images), _BATCH), len(images)]):
         batch = images[start:stop]
         one, two = model(batch), export(batch)
-        first.append(one.probabilities)
-        second.append(two.probabilities)
+        probabilities.append(float(np.abs(one.probabilities - two.probabilities).max()))
         if one.map is not None and two.map is not None:
             maps.append(map_difference(one, two))
-    before, after = np.concatenate(first), np.concatenate(second)
-    decisions = None
-    if positive is not None and threshold is not None:
-        one_way, other = (decide(outputs, positive, threshold) for outputs in (before, after))
-        decisions = int((one_way != other).sum())
-    return Parity(
-        images=len(images),
-        probabilities=float(np.abs(before - after).max()),
-        maps=float(np.max(maps)) if maps else None,  # NaN if one is
-        most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
-        decisions=decisions,
-    )
+    # numpy's maximum is NaN if one is
+    return Parity(len(images), float(np.max(probabilities)), float(np.max(maps)) if maps else None)
 
 
 def map_difference(one: Outputs, two: Outputs) -> float:
