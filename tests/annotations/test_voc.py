@@ -42,13 +42,6 @@ def test_a_box_that_was_turned_in_cvat(tmp_path: Path) -> None:
     assert images_of(read_voc(tmp_path))["a.png"].annotations[0].shape == Box(1, 2, 10, 5, 90)
 
 
-def test_a_suffix_in_upper_case_has_its_split(tmp_path: Path) -> None:
-    write(tmp_path, voc(box())).joinpath("Annotations/a.xml").rename(tmp_path / "Annotations/a.XML")
-    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\n")
-    assert images_of(read_voc(tmp_path))["a.png"].split == "train"
-
-
 def test_polygons_of_objects(tmp_path: Path) -> None:
     points = "<x1>1</x1><y1>2</y1><x2>9</x2><y2>2</y2><x3>9</x3><y3>8</y3>"
     one = box().replace("</object>", f"<polygon>{points}</polygon></object>")

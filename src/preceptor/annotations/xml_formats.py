@@ -8,7 +8,6 @@ from xml.etree.ElementTree import Element
 
 from preceptor.annotations.files import (
     existing,
-    files_below,
     files_of,
     number,
     points_of,
@@ -38,7 +37,7 @@ from preceptor.errors import InputError
 
 
 def read_voc(source: Path | str) -> ImportedAnnotations:
-    """Pascal VOC: `Annotations/*.xml`, with splits in `ImageSets/*/*.txt`.
+    """Pascal VOC: `Annotations/*.xml`, with folders of splits or not.
 
     Boxes of the VOC development kit and of Roboflow count pixels from 1 and contain the last one;
     boxes of other tools are corners from 0. Segmentations are read as masks.
@@ -46,7 +45,6 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
     path = existing(source)
     root = path if path.is_dir() else path.parent
     xmls = files_of(path, ".xml")
-    splits = _voc_splits(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         if (root / "SegmentationClass").is_dir():
@@ -57,24 +55,11 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
             with log.part(of.as_posix(), "export it again", xml):
                 element = read_xml(xml, "annotation")
                 name, size = _voc_image(element, PurePosixPath(stem).parent)
-                split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
-                split = split or split_of_folders(of) or split_of(xml.parent.name)
+                split = split_of_folders(of) or split_of(xml.parent.name)
                 shapes = tuple(_voc_objects(element, of.as_posix(), log))
                 yield AnnotatedImage(name, size, shapes, (), split, True, of=of.as_posix())
 
     return ImportedAnnotations("voc", path, read, (), (), len(xmls), whole_folder=True)
-
-
-def _voc_splits(root: Path) -> dict[str, str]:
-    """Split of each image in `ImageSets`; of several sets, the first in the order of names."""
-    splits: dict[str, str] = {}
-    for file in files_below(root, ".txt"):
-        split = split_of(file.stem)
-        if "ImageSets" in file.relative_to(root).parts and split:
-            for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-                if words := line.split():
-                    splits.setdefault(words[0], split)
-    return splits
 
 
 def _voc_image(element: Element, folder: PurePosixPath) -> tuple[str, tuple[int, int] | None]:
