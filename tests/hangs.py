@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from preceptor.execution.executor import Event
+from preceptor.execution.perform import Event
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Step
 from tests.datasets import squares

@@ -18,8 +18,7 @@ import pandas as pd
 
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
-from preceptor.execution.executor import Event, WorkerContext
-from preceptor.execution.perform import carry_out, perform
+from preceptor.execution.perform import Event, WorkerContext, carry_out, perform
 from preceptor.execution.scheduler import Graph
 from preceptor.metrics.scores import set_auc
 from preceptor.metrics.split_names import SplitKind

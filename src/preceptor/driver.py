@@ -11,8 +11,8 @@ from pathlib import Path
 
 from preceptor.config.files import dump_config
 from preceptor.errors import HeldError, InputError
-from preceptor.execution.executor import HANG_TIMEOUT, Event, WorkerContext
 from preceptor.execution.local import Engine, ExecutorOptions, open_executor
+from preceptor.execution.perform import HANG_TIMEOUT, Event, WorkerContext
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.execution.status import FILE as STATUS
 from preceptor.execution.status import StudyStatus

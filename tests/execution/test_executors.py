@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.execution.executor import WorkerContext
 from preceptor.execution.local import ExecutorOptions, LocalExecutor, open_executor
+from preceptor.execution.perform import WorkerContext
 from preceptor.execution.process import start_worker
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces

@@ -10,8 +10,8 @@ import subprocess
 from multiprocessing import forkserver
 from pathlib import Path
 
-from preceptor.execution.executor import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
+from preceptor.execution.perform import Event, WorkerContext
 from tests.commands import HANGS
 from tests.forked import Forked, forking, own_process, script
 from tests.hangs import blocked_training, until_it_hangs

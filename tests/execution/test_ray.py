@@ -14,7 +14,7 @@ import yaml
 
 from preceptor.config.files import load_config
 from preceptor.errors import InputError
-from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.perform import Event, WorkerContext
 from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.study.config import StudyConfig

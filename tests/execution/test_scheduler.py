@@ -11,7 +11,7 @@ import pytest
 
 from preceptor.config.run import RunConfig
 from preceptor.execution import scheduler
-from preceptor.execution.executor import Event
+from preceptor.execution.perform import Event
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import Shard
 from preceptor.study.steps import Failure, MakeMaps, Step, map_steps

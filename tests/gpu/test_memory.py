@@ -16,8 +16,8 @@ from preceptor.config.run import RunConfig
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
-from preceptor.execution.executor import WorkerContext
 from preceptor.execution.local import LocalExecutor
+from preceptor.execution.perform import WorkerContext
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.study.workspaces import Workspaces

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 
 from preceptor.errors import InputError
-from preceptor.execution.executor import (
+from preceptor.execution.perform import (
     HANG_TIMEOUT,
     Event,
     Executor,

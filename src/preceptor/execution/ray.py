@@ -22,8 +22,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.utils.process import bulk_import
 
 with bulk_import():  # in a process of the cluster, which receives its first task
-    from preceptor.execution.executor import Event, WorkerContext, keep_reason
-    from preceptor.execution.perform import carry_out
+    from preceptor.execution.perform import Event, WorkerContext, carry_out, keep_reason
     from preceptor.study.steps import Step
     from preceptor.utils.process import keep_freed_memory
     from preceptor.utils.text import silence

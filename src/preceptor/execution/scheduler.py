@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.errors import HeldError, PreceptorError
-from preceptor.execution.executor import Event, Executor, keep_error
-from preceptor.execution.perform import drop_shards
+from preceptor.execution.perform import Event, Executor, drop_shards, keep_error
 from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step, replaced_run
 from preceptor.utils.leases import lease
 from preceptor.utils.results import damaged_files, is_finished

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from preceptor.errors import InputError
-from preceptor.execution.executor import Event
+from preceptor.execution.perform import Event
 from preceptor.execution.scheduler import Graph
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Kind, Step
