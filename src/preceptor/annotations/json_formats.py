@@ -364,10 +364,9 @@ def _label(value: dict[str, Any]) -> str:
 def decode_brush(rle: Any, width: int, height: int) -> Pixels:
     """Opacity, uint8 of shape (height, width), of a brush stroke in bytes from 0 to 255.
 
-    The bytes are RGBA pixels, packed bit by bit from the most significant one: 32 bits for the
-    number of values, 5 for the bits of a value minus 1, four times 4 for the bits of run lengths
-    minus 1; then blocks with 1 bit (1 = one value repeated, 0 = values listed), 2 bits for the kind
-    of length, the length minus 1, and the values.
+    The RGBA pixels are packed bit by bit: 32 bits for the number of values, 5 for the bits of a
+    value minus 1, four times 4 for the bits of run lengths minus 1; then blocks with 1 bit (1 = one
+    value repeated, 0 = values listed), 2 bits for the kind of length, the length minus 1, values.
     """
     try:
         data = bytes(rle) if isinstance(rle, list) else None

@@ -66,8 +66,7 @@ def read_und(
     The rows are `split,class,/path`. A heat map has the name of its image with any suffix, at the
     same relative path under `heatmaps` or, for training and validation images, anywhere in it. The
     folder of an image is its source. The split `test` of the training CSV becomes `val`; test sets
-    are named by their files, unless `join` names one set of all, whose sources are the files: the
-    published CSVs have images of one class each, so that only together they have an AUC.
+    are named by their files, or `join` names one set of all, whose sources are the files.
     """
     if join is not None and kind_or_none(join) != "test":
         raise InputError(f"join {join!r} is no test set; name it test or test-NAME")

@@ -1,10 +1,9 @@
 """Image cache on the disk: arrays by the content hash of their file, and what is known of paths.
 
 A cache folder has two files for each format, which only grow: NAME.pixels with the arrays one after
-the other, and NAME.entries with 24 bytes for each of them, the content hash, width and height of
-its file. An entry is written after its array is on the disk, so that a process may be killed at any
-moment: what has no entry is overwritten by the next. `files.sqlite` knows in which state each path
-was read; known and unchanged files are not read. One process at a time fills a cache folder.
+the other, and NAME.entries with the content hash, width and height of each file. An entry is
+written after its array is on the disk: what has no entry is overwritten. `files.sqlite` knows in
+which state each path was read; unchanged files are not read. One process at a time fills a folder.
 """
 
 from __future__ import annotations

@@ -85,9 +85,8 @@ def _logarithm(values: Tensor) -> Tensor:
 def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step]:
     """Thresholds of the uncalibrated score in [0, 1] with the calibrated ones, increasing.
 
-    By rounding, a score equal to a threshold may be below it after both are calibrated, and several
-    scores have the same calibrated one in float32. Calibrated scores are therefore limited: one is
-    above the calibrated threshold if and only if the score was at or above the threshold.
+    Several scores may have the same calibrated one in float32. Calibrated scores are limited: one
+    is above the calibrated threshold if and only if the score was at or above the threshold.
     """
     wanted = sorted({float(one) for one in thresholds if 0 <= one <= 1})
     scores = torch.tensor(wanted, dtype=torch.float64)[:, None]

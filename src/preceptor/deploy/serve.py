@@ -130,8 +130,7 @@ class Batcher(Generic[Item, Result]):
     """Predicts waiting images of concurrent requests in a thread, batch by batch.
 
     A batch is complete when it has `size` images, or when its first image has waited for `delay`
-    seconds; the next one gathers while it is computed. `done` is told the images and the seconds.
-    An image whose request has ended meanwhile is not predicted.
+    seconds. `done` is told the images and the seconds.
     """
 
     def __init__(
@@ -268,10 +267,7 @@ class Service:
         self.batcher.close()
 
     def check_access(self, request: Request, *, key: bool) -> None:
-        """Refuse requests that name another host or come from its pages (403), or lack a key (401).
-
-        Another name may be a rebound DNS name, by which a page reaches a server without keys.
-        """
+        """Refuse requests of another host or from its pages (403), or without a key (401)."""
         if self.hosts is not None:
             hosts = request.headers.getlist("host")
             if len(hosts) != 1 or not self.hosts.allows(hosts[0]):

@@ -1,8 +1,7 @@
 """Choice of an executor, and execution by worker processes of this machine.
 
-A worker computes one step at a time and opens a manifest once. It ends with its parent in any case,
-so that a killed study leaves no processes; a worker that dies is replaced, and its step is retried
-once. On a machine with GPUs each worker uses one of them.
+A worker computes one step at a time, on one GPU if there are any. It ends with its parent; one that
+dies is replaced, and its step is retried once.
 """
 
 from __future__ import annotations

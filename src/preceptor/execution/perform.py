@@ -150,12 +150,10 @@ def perform(
     tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
 ) -> bool:
-    """Execute one step other than a selection, and write its result folder with a run.json.
+    """Execute one step other than a selection; False if it had finished before.
 
-    Returns whether it was computed now; False if it had finished. `tell` and `tell_epoch` receive
-    messages and the summary line of each epoch; `wait` is the time in seconds to wait for another
-    process that computes the step, None = unlimited, and a HeldError follows. Inputs that have
-    changed since the id was made are an InputError.
+    `tell` and `tell_epoch` receive messages and the summary line of each epoch. After `wait`
+    seconds for another process that computes the step (None = unlimited), a HeldError follows.
     """
     work = step.work
     assert not isinstance(work, Select), "selections are executed by the scheduler"
@@ -296,10 +294,7 @@ def carry_out(step: Step, context: WorkerContext, send: Callable[[Event], None])
 
 
 def serve(pipe: Connection, environment: dict[str, str]) -> None:
-    """Execute the steps received through a pipe and send events, until the parent ends.
-
-    The pipe receives a context, then steps.
-    """
+    """Execute the steps that follow a context in a pipe and send events, until the parent ends."""
     gc.freeze()  # what the fork server has imported is no garbage
     os.environ.update(environment)
     silence()

@@ -1,9 +1,7 @@
 """Worker processes, which end with their parent.
 
 On Linux, workers of one thread and without a GPU are forked by the fork server of multiprocessing,
-which has imported torch: they start in milliseconds and share the memory of all libraries. A fork
-copies only the thread that calls it, and a process that has used a GPU cannot be forked. Therefore
-the server does nothing but import; other workers import torch themselves.
+which has imported torch: they start in milliseconds and share the memory of all libraries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Execution on a Ray cluster: one task per step, on machines that share the store.
 
-Ray places tasks and retries tasks whose worker or machine was lost; the graph determines the order,
-and the leases of the store prevent double computation. Interrupted steps are resumed on any
-machine: a training from its last epoch, map making from its last shard.
+Ray places tasks and retries tasks whose worker or machine was lost; the leases of the store prevent
+double computation. Interrupted steps are resumed on any machine.
 """
 
 from __future__ import annotations

@@ -22,8 +22,7 @@ class Graph:
     """Graph of the steps known so far; it grows with every selection.
 
     A step is blocked when a step that it needs fails, and so is every step that needs it, unless it
-    has a result already. A change costs as much as the steps that it concerns, whose number may be
-    tens of thousands.
+    has a result already.
     """
 
     def __init__(self, steps: Iterable[Step]) -> None:
@@ -41,11 +40,7 @@ class Graph:
     def add(
         self, steps: Iterable[Step], has_result: Callable[[Step], bool] = lambda step: False
     ) -> list[Step]:
-        """Add steps; steps with known ids are the same work and are kept once.
-
-        `has_result` is asked about steps that need failed ones; the steps that have one are done,
-        and are returned.
-        """
+        """Add steps that are not known; returned are those with a result whose need failed."""
         kept = []
         for step in steps:
             if step.id in self.steps:
@@ -65,11 +60,7 @@ class Graph:
         return kept
 
     def take(self) -> Step | None:
-        """Next ready step, which is marked as running.
-
-        Selections come first, since they take no time and other steps wait for them; then the
-        longest step.
-        """
+        """Next ready step, which is marked as running: a selection, then the longest step."""
         if not self._ready:
             return None
         _, _, identity = heapq.heappop(self._ready)

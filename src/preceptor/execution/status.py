@@ -96,10 +96,7 @@ class StudyStatus:
         return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
 
     def already_done(self, step: Step, graph: Graph) -> None:
-        """A step had finished before, or was finished by another job with the same store.
-
-        The time left is that of all jobs: what another one has computed since the start counts.
-        """
+        """A step had finished before, or was finished by another job, which counts as well."""
         if not self._before.get(step.id, True):
             self._done_cost += step.cost
             self.count(graph)

@@ -1,8 +1,7 @@
 """Networks from outside timm: guided models of any classifier, and factories of such networks.
 
 A network from outside timm names its linear classifier and the module whose output is the features,
-or they are found. Configs and model folders name a factory, a function that creates the network.
-Loading a model folder calls the function only if it is declared by `network_factory`.
+or they are found. Loading a model folder calls a factory only if `network_factory` declares it.
 """
 
 from __future__ import annotations

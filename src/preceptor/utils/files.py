@@ -37,8 +37,7 @@ def replacing(path: Path, *, flush: bool = True, new: bool = False) -> Iterator[
     """Context that writes a new file or folder next to `path` and renames it to `path` at the end.
 
     Readers see the old or the new content, never a part. With `flush`, the content is on the disk
-    before the renaming. If the block raises, `path` is unchanged, and the error names it. `new`
-    is for folders of `new_folder`: what another process wrote there meanwhile is not replaced.
+    before. If the block raises, `path` is unchanged. `new` is for folders of `new_folder`.
     """
     path = Path(path)
     partial = _hidden_beside(path)

@@ -4,7 +4,7 @@ A lease is a file next to the folder with its holder, touched every few seconds.
 links and renames, which network file systems have, too. A holder that died on this machine is
 detected at once, one on another machine after some time without a heartbeat, by the clock of the
 file system. A process that was suspended may lose its lease: it calls `Lease.check` before it
-writes results. If two write at once even so, checksums differ, and the result is computed again.
+writes results.
 """
 
 from __future__ import annotations

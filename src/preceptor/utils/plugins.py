@@ -82,10 +82,7 @@ _PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar")
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise InputError if a folder has no model.json; name the model folder of a study or a run.
-
-    For a file it names the forms of a model from elsewhere.
-    """
+    """Raise InputError if a folder has no model.json; it names the model folder to use."""
     if (folder / "model.json").is_file():
         return
     if folder.is_file():

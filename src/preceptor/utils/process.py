@@ -1,8 +1,7 @@
 """Processes: cores, memory, imports, children that end with their parent, signals, a watchdog.
 
-Loops call `beat` in every iteration. Without a call for some time, a thread of faulthandler writes
-the stack traces of all threads to a file and exits the process. It does not need the interpreter
-lock, so that calls that block in a driver or in a network file system are killed as well.
+Loops call `beat` in every iteration. Without a call for some time, a thread of faulthandler, which
+needs no interpreter lock, writes the stack traces of all threads to a file and exits the process.
 """
 
 from __future__ import annotations
@@ -68,10 +67,7 @@ def checked_jobs(jobs: int | None, threads: int, tell: Callable[[str], None]) ->
 
 @contextlib.contextmanager
 def bulk_import() -> Iterator[None]:
-    """Context of the first import of torch, without garbage collection (a fifth of the time).
-
-    The imported objects are exempted from collection for good.
-    """
+    """Context of the first import of torch, without garbage collection (a fifth of the time)."""
     if "torch" in sys.modules:
         yield
         return
@@ -259,8 +255,7 @@ _OPTIONS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_
 def return_freed_memory() -> bool:
     """Return blocks of 32 MiB or more to the system as soon as they are freed, in this process.
 
-    For servers, before they start threads: each thread keeps the memory in which it decoded. Large
-    images of Pillow are one block. Smaller blocks are kept: a network needs them in each pass.
+    For servers, before they start threads: each thread would keep the memory in which it decoded.
     """
     with contextlib.suppress(ImportError, AttributeError):
         from PIL import _imaging
@@ -270,11 +265,7 @@ def return_freed_memory() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Keep the memory that this process frees for its next allocations.
-
-    For trainings on a CPU, which free the same blocks in every step: a tenth to a fifth of the time
-    of a small network.
-    """
+    """Keep freed memory for the next training step: a tenth of the time of a small network."""
     return _set_options({"MALLOC_TRIM_THRESHOLD_": 2**31 - 1, "MALLOC_MMAP_MAX_": 0})
 
 
