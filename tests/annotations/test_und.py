@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from preceptor.annotations.tables import read_und
+from preceptor.annotations.text_formats import read_und
 from preceptor.errors import InputError, ProblemsError
 
 

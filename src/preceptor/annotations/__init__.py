@@ -5,9 +5,14 @@ from __future__ import annotations
 from preceptor.annotations.json_formats import read_coco, read_labelme, read_labelstudio
 from preceptor.annotations.masks import read_folders, read_masks
 from preceptor.annotations.shapes import ImportedAnnotations
-from preceptor.annotations.tables import read_points, read_und, read_yolo
+from preceptor.annotations.text_formats import (
+    read_cvat,
+    read_points,
+    read_und,
+    read_voc,
+    read_yolo,
+)
 from preceptor.annotations.write import ImportOptions, write_import
-from preceptor.annotations.xml_formats import read_cvat, read_voc
 
 __all__ = [
     "ImportOptions",

@@ -27,7 +27,7 @@ from preceptor.annotations.shapes import (
     rasterize,
     wrong_with,
 )
-from preceptor.annotations.tables import read_cells
+from preceptor.annotations.text_formats import read_cells
 from preceptor.data.checks import Findings, check_cells
 from preceptor.data.images import stored_size, turned
 from preceptor.data.manifest import check_raw
