@@ -17,7 +17,7 @@ from preceptor.models.custom import factory_of
 from preceptor.models.networks import head_in
 from preceptor.models.spec import Pool
 from preceptor.training.run import train
-from preceptor.utils.plugins import source_digest
+from preceptor.utils.results import source_digest
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 

@@ -44,7 +44,7 @@ from preceptor.models.custom import (
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in, weights_file
 from preceptor.models.spec import Head
-from preceptor.utils.plugins import check_model_folder
+from preceptor.utils.results import check_model_folder
 
 Normalization = Literal["imagenet", "half", "unit", "none"]
 """Input of a network: imagenet (ImageNet's mean 0 and deviation 1), half (−1 to 1), unit (0 to 1),

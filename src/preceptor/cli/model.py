@@ -22,8 +22,8 @@ from preceptor.cli.options import (
     needing,
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
-from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.process import bulk_import, core_count
+from preceptor.utils.results import check_model_folder
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20

@@ -24,8 +24,7 @@ from preceptor.metrics.reliability import (
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.build import MODEL_FILES
 from preceptor.utils.files import copy_folder, replacing
-from preceptor.utils.plugins import check_model_folder
-from preceptor.utils.results import strict_json, write_checksums
+from preceptor.utils.results import check_model_folder, strict_json, write_checksums
 from preceptor.utils.text import number, threshold_text
 
 Advance = Callable[[int], None]

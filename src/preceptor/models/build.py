@@ -37,10 +37,10 @@ from preceptor.models.networks import classifiers, create_network, head_in, load
 from preceptor.models.probes import check_trained, with_saliency
 from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool, Tap
 from preceptor.utils.files import tensors_to
-from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.process import evaluating, out_of_memory
 from preceptor.utils.results import (
     CHECKSUMS,
+    check_model_folder,
     files_that_differ,
     read_checksums,
     strict_json,

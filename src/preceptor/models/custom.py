@@ -24,8 +24,8 @@ from preceptor.models.features import ModuleNetwork, logits_in
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import with_saliency
 from preceptor.models.spec import CamKind, ModelSpec, ModuleParts, Tap
-from preceptor.utils.plugins import missing_module, parents_of
 from preceptor.utils.process import evaluating, out_of_memory
+from preceptor.utils.results import missing_module, parents_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

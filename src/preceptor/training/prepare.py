@@ -33,9 +33,8 @@ from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_cl
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
-from preceptor.utils.plugins import source_digest
 from preceptor.utils.process import fix_order_of_sums, out_of_memory, release_memory
-from preceptor.utils.results import digest, file_digest
+from preceptor.utils.results import digest, file_digest, source_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.
