@@ -29,17 +29,14 @@ from preceptor.utils.results import missing_module, parents_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Part = str | Callable[[nn.Module], nn.Module]
-"""A module of a network: its dotted name, or a function that returns it for the network."""
-
 _MARK = "_preceptor_network_factory"
 _MOST_PREFIX = 8  # tokens before those of the image: a class token, distillation, registers
 
 
 def guide(
     module: nn.Module,
-    head: Part | None,
-    features: Part,
+    head: str | None,
+    features: str,
     *,
     classes: Sequence[str],
     positive: str | None = None,
@@ -61,10 +58,9 @@ def guide(
     Args:
         module: Classifier that returns (B, C) logits for (B, in_chans, H, W) images; its weights
             are not changed. A single logit is that of class 1 against class 0.
-        head: Linear classifier: its dotted name, or a function that returns it for `module`; None =
-            there is none, and the maps are Grad-CAM.
-        features: Module whose output is the features, in the same way: (B, Ch, h, w), (B, h, w, Ch)
-            or tokens of a square grid, (B, N, Ch).
+        head: Dotted name of the linear classifier; None = there is none, and the maps are Grad-CAM.
+        features: Dotted name of the module whose output is the features: (B, Ch, h, w),
+            (B, h, w, Ch) or tokens of a square grid, (B, N, Ch).
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         logits: Function that returns the logits for the output of `module`; None = the output, or
@@ -142,7 +138,7 @@ def with_parts(
     """Guided model of a network whose parts are known from its specification."""
     assert spec.module is not None
     for part in filter(None, (spec.module.features, spec.module.head)):
-        _named(module, part, "network")
+        _check_part(module, part, "network")
     return GuidedModel(ModuleNetwork(module, spec.module, logits), spec)
 
 
@@ -152,30 +148,26 @@ def per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
     return (sum(values) / len(values),) if in_chans == 1 else values
 
 
-def _named(module: nn.Module, part: Part, what: str) -> str:
-    """Dotted name of a part of a network."""
-    names = {id(inner): name for name, inner in module.named_modules() if name}
-    if callable(part):
-        chosen = part(module)
-        if id(chosen) not in names:
-            raise InputError(f"{what}: the function returned no module inside the network")
-        return str(names[id(chosen)])
-    if part not in names.values():
-        top = ", ".join(sorted({name.split(".")[0] for name in names.values()})[:8])
+def _check_part(module: nn.Module, part: str, what: str) -> None:
+    """Check that a network has a part of this dotted name."""
+    names = [name for name, _ in module.named_modules() if name]
+    if part not in names:
+        top = ", ".join(sorted({name.split(".")[0] for name in names})[:8])
         raise InputError(f"{what}: the network has no module {part!r}; it has {top}")
-    return str(part)
 
 
 def _parts(
     module: nn.Module,
-    head: Part | None,
-    features: Part,
+    head: str | None,
+    features: str,
     logits: Callable[[Any], Tensor] | None,
     input_size: int,
     in_chans: int,
 ) -> tuple[ModuleParts, int]:
     """Parts of a network with the layout of its features, and its number of logits."""
-    inside = _named(module, features, "features")
+    _check_part(module, features, "features")
+    if head is not None:
+        _check_part(module, head, "head")
     outputs: list[Any] = []
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
@@ -189,7 +181,7 @@ def _parts(
     )
     images = images.to(some.device, some.dtype)
     given = images.clone()
-    handle = module.get_submodule(inside).register_forward_hook(note)
+    handle = module.get_submodule(features).register_forward_hook(note)
     try:
         with evaluating(module), torch.no_grad():
             result = (logits or logits_in)(module(given))
@@ -224,13 +216,13 @@ def _parts(
         )
     if len(outputs) != 1:
         raise InputError(
-            f"features: {inside} is computed {len(outputs)} times in a pass; name a module that is "
-            "computed once"
+            f"features: {features} is computed {len(outputs)} times in a pass; name a module that "
+            "is computed once"
         )
     output = outputs[0]
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-    own_head = "" if head is None else _named(module, head, "head")
-    parts = ModuleParts(own_head, inside, in_place=not torch.equal(given, images))
+    own_head = head or ""
+    parts = ModuleParts(own_head, features, in_place=not torch.equal(given, images))
     if len(shape) == 4:
         if shape[1] == shape[2] != shape[3]:
             parts = replace(parts, layout="nhwc")
@@ -240,7 +232,7 @@ def _parts(
         last = module.get_submodule(own_head) if own_head else None
         if getattr(last, "in_features", None) == shape[1] != shape[2]:
             raise InputError(
-                f"features: {inside} returns {shape}, channels before places; name the module "
+                f"features: {features} returns {shape}, channels before places; name the module "
                 "before it, with a grid, or one that returns (B, tokens, channels)"
             )
         for prefix in range(_MOST_PREFIX + 1):
@@ -248,8 +240,8 @@ def _parts(
             if count > 3 and math.isqrt(count) ** 2 == count:
                 return replace(parts, layout="tokens", prefix=prefix), result.shape[1]
     raise InputError(
-        f"features: {inside} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, is "
-        "needed; name another module, or raise input_size"
+        f"features: {features} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, "
+        "is needed; name another module, or raise input_size"
     )
 
 
@@ -360,8 +352,8 @@ class NetworkParts:
     """
 
     module: nn.Module
-    head: Part | None
-    features: Part
+    head: str | None
+    features: str
     logits: Callable[[Any], Tensor] | None = None
     input_size: int = 224
     mean: Sequence[float] | None = None
