@@ -66,9 +66,9 @@ from preceptor.training.record import RunRecord
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import is_finished, write_atomically
 
-OFFERED = ("student", "baseline1", "mapper", "baseline2")
+OFFERED = ("student", "baseline1", "mapper", "repair", "student_repair", "baseline2")
 """Rows of the main table whose models are offered for use: the network without maps only with clean
-labels, since on a set with the training's shortcut it is best by the shortcut."""
+labels or swapped images, since on a set with the training's shortcut it is best by the shortcut."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     """Models for use by key of `OFFERED`, the selected one first, each of its median seed."""
     setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
     for row in setup.rows:
-        offered = row.key in OFFERED and (row.key != "baseline2" or setup.clean_labels)
+        judged = setup.clean_labels or setup.swapped
+        offered = row.key in OFFERED and (row.key != "baseline2" or judged)
         for arm in row.arms.values() if offered else ():
             scored[row.key, arm] = {
                 member.seed: (member, table)
