@@ -80,6 +80,7 @@ class Best:
     run: str
     value: float  # AUC on the worst validation set
     mean: float  # the same, mean over seeds
+    tied: bool  # whether the interval of its difference from the best model includes 0
     thresholds: dict[str, float]
 
 
@@ -237,9 +238,7 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     named = {f"{key} {arm.backbone}": (key, arm) for key, arm in scored}
     choice = record.choose(
         [
-            Candidate(
-                name, of[1].setting, [runs[s][1] for s in seeds], preferred=of[0] == "student"
-            )
+            Candidate(name, of[1].setting, [runs[s][1] for s in seeds])
             for name, of in named.items()
             if {*seeds} <= (runs := scored[of]).keys()
         ]
@@ -254,7 +253,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
             rules = (*RULES, setup.threshold)
             thresholds = fixed_thresholds(scores, setup.positive, rules)
             value = _worst_auc(setup, scores)
-            best[key] = Best(arm, member.seed, member.run, value, line["value"], thresholds)
+            mean, tied = line["value"], line["tied"]
+            best[key] = Best(arm, member.seed, member.run, value, mean, tied, thresholds)
     return best
 
 
