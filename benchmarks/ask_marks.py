@@ -2,6 +2,7 @@
 
     python benchmarks/ask_marks.py frozen MANIFEST --weights FILE --to CSV
     python benchmarks/ask_marks.py study FOLDER --to CSV
+    python benchmarks/ask_marks.py manifests FOLDER --to NAME.csv
 
 `frozen`: a network with ImageNet weights whose last layer is a logistic regression on the
 training images (no maps), on 60 marked ones alone, on swapped ones (repair), and on a clean
@@ -14,6 +15,9 @@ A row of the table is a network: AUC and worst accuracy of a source on each eval
 20, 60 and all marked validation images the AUC on swapped images, the least of it over the classes
 that give the outside, and the AUC for the class of the outside; of the network without maps also
 the verdict of the audit. Draws that are there are not computed again.
+
+`manifests`: beside each manifest FOLDER/DRAW/manifest.csv one without clean labels: no further
+validation set, and marks of 20 validation images.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +36,16 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from preceptor.auditing.audit import audit
-from preceptor.auditing.marked import make_pictures, read_marked
 from preceptor.auditing.models import open_model
+from preceptor.auditing.pictures import make_pictures
 from preceptor.data.cache import in_memory
 from preceptor.data.loader import Rows
 from preceptor.data.manifest import Manifest
-from preceptor.data.swaps import MarkedImages, SwappedImages
+from preceptor.data.swaps import MarkedImages, SwappedImages, shuffled
 from preceptor.data.workspace import Workspace
 from preceptor.errors import PreceptorError
 from preceptor.inference.predict import score_sets
+from preceptor.maps.marked import read_marked
 from preceptor.metrics.auc import log_odds, macro_auc
 from preceptor.metrics.scores import set_auc
 from preceptor.models.build import build_model, load_model
@@ -137,18 +142,13 @@ class Judge:
         }
 
 
-def shuffled(images: MarkedImages, draw: int) -> MarkedImages:
-    """The same images with the marks of other images of their class."""
-    masks, rng = images.masks.copy(), np.random.default_rng([draw, 9])
-    for label in np.unique(images.labels):
-        marked = np.flatnonzero((images.labels == label) & images.masks.any((1, 2)))
-        order = rng.permutation(marked)
-        masks[order] = images.masks[np.roll(order, 1)]  # no image keeps its own
-    return replace(images, masks=masks)
+def repairs(
+    model: GuidedModel, manifest: Manifest, draw: int, maps: Path | None, every: bool = True
+) -> Networks:
+    """The network with its last layer trained again on swapped images.
 
-
-def repairs(model: GuidedModel, manifest: Manifest, draw: int, maps: Path | None) -> Networks:
-    """The network with its last layer trained again on swapped images."""
+    Without `every`, not by all marks, which are the same in each draw of marks.
+    """
     form, classes = model.spec.image_format, model.spec.classes
 
     def read(splits: list[str], most: int, store: Path | None = None) -> MarkedImages:
@@ -156,7 +156,7 @@ def repairs(model: GuidedModel, manifest: Manifest, draw: int, maps: Path | None
         return read_marked(manifest, form, classes, **how).images
 
     for name, count, store in (
-        *((f"{count or 'all'} marks", count, None) for count in MARKS),
+        *((f"{count or 'all'} marks", count, None) for count in (MARKS if every else MARKS[:-1])),
         *([("the Teacher", 60, maps)] if maps else []),
     ):
         images = read(["train"], 2000 if store else count or 2000, store)
@@ -195,7 +195,7 @@ def frozen(given: argparse.Namespace) -> Iterator[tuple[Judge, Networks]]:
         for name in clean_sets(manifest):
             there = (table["split"] == name).to_numpy()
             yield f"dfr on {name}", lambda there=there: with_last_layer_trained(base, rows(there))
-        yield from repairs(plain, manifest, draw, None)
+        yield from repairs(plain, manifest, draw, None, draw == 0)
 
     for draw in range(given.draws):
         yield Judge(manifest, base, draw, True, whole), networks(draw)
@@ -230,10 +230,21 @@ def of_study(given: argparse.Namespace) -> Iterator[tuple[Judge, Networks]]:
         yield Judge(manifest, plain, seed, False), networks()
 
 
+def without_clean_labels(given: argparse.Namespace) -> None:
+    """Write manifests without clean labels."""
+    for file in sorted(given.data.glob("*/manifest.csv")):
+        table = pd.read_csv(file)
+        table = table[~table["split"].str.startswith("val-")].reset_index(drop=True)
+        held = table[table["split"] == "val"].sample(frac=1, random_state=int(file.parent.name))
+        turn = held.groupby("label").cumcount().sort_values(kind="stable")
+        table.loc[turn.index[MARKS[0] :], ["saliency", "annotated"]] = [None, 0]
+        table.to_csv(file.with_name(given.to.name), index=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("kind", choices=("frozen", "study"))
-    parser.add_argument("data", type=Path, help="manifest, or study folder")
+    parser.add_argument("kind", choices=("frozen", "study", "manifests"))
+    parser.add_argument("data", type=Path, help="manifest, study folder, or folder of draws")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--weights", type=Path)
@@ -241,6 +252,9 @@ def main() -> None:
     parser.add_argument("--positive")
     parser.add_argument("--draws", type=int, default=10)
     given = parser.parse_args()
+    if given.kind == "manifests":
+        without_clean_labels(given)
+        return
     rows = pd.read_csv(given.to).to_dict("records") if given.to.is_file() else []
     done = {row["draw"] for row in rows}
     for judge, networks in (frozen if given.kind == "frozen" else of_study)(given):

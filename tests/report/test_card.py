@@ -157,7 +157,7 @@ def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domai
     [
         ("mapper", (3.0, 3.0), "It is a mapper: "),
         ("baseline1", (3.0, 3.0), "It is a Baseline 1: "),
-        ("baseline1", (0.9, -0.2), "It is a Student: "),  # a tie
+        ("baseline1", (0.9, -0.2), "It is a Baseline 1: "),  # a tie
         ("ceiling", (3.0, 3.0), "It is a Student: "),  # of maps that a user does not have
     ],
 )
@@ -166,21 +166,21 @@ def test_the_model_for_use_is_the_best_on_validation(
 ) -> None:
     plan = scored_study(
         tmp_path,
-        lambda arm, seed: 0.5 + better[seed] * (arm.role == role),
+        lambda arm, seed: 0.5 + better[seed] * (arm.role == role) + 0.1 * (arm.role == "student"),
         SPLITS | {"val": 80},
         mapper=True,
         controls=(),
     )
     found = gather_study(StudyPlan.of(plan))
     best = found.first.best
-    assert set(best) == {"student", "baseline1", "mapper"}
+    assert set(best) == {"student", "baseline1", "mapper", "baseline2"}
     assert best["student"].arm.role == "student"
     said = study_findings(StudyPlan.of(plan), found).by_domain[""]
     card = model_card(plan, found.first, said)
     assert words in card
     assert f"`best/` has {said.best}" in card
-    tie = "a tie (the 95 % interval of the difference includes 0), and"
-    assert (tie in said.best) == (better[1] < 0)
+    tie = "A tie: the 95 % interval of the difference includes 0."
+    assert (tie in said.best) == (better[1] < 0 or role == "ceiling")
     student = f"The Student of the protocol is run {best['student'].run}."
     assert (student in said.best) == (words != "It is a Student: ")
     # Without scores of the test sets the choice is the same.
@@ -194,9 +194,12 @@ def test_a_network_without_maps_is_for_use_only_by_clean_labels(
     tmp_path: Path, clean: bool
 ) -> None:
     """On a set that may have the shortcut of the training, it is best by the shortcut."""
-    splits = SPLITS | {"val": 80} | ({"val-clean": 80} if clean else {})
+    splits = SPLITS | ({"val-clean": 80} if clean else {})  # too few marks for swapped images
     plan = scored_study(
-        tmp_path, lambda arm, seed: 0.5 + 3 * (arm.role == "baseline2"), splits, controls=("dfr",)
+        tmp_path,
+        lambda arm, seed: 0.5 + 3 * (arm.role == "baseline2") + (arm.role == "student"),
+        splits,
+        controls=("dfr",),
     )
     best = gather_study(StudyPlan.of(plan)).first.best
     assert next(iter(best)) == ("baseline2" if clean else "student")

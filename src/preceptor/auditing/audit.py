@@ -30,14 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from preceptor.auditing.marked import Pictures, make_pictures, read_marked, read_scores
 from preceptor.auditing.models import Normalization, OpenedModel, open_model
+from preceptor.auditing.pictures import Pictures, make_pictures, read_scores
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
 from preceptor.data.swaps import Estimate, binary, editing_check, estimate, replicates
 from preceptor.errors import InputError
+from preceptor.maps.marked import read_marked
 from preceptor.metrics.auc import Array, log_odds, macro_auc
 from preceptor.report.blocks import (
     Block,

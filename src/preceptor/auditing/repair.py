@@ -19,7 +19,6 @@ from pathlib import Path
 from torch import nn
 
 from preceptor.auditing.audit import Examined, audit, ranged
-from preceptor.auditing.marked import Marked, read_marked
 from preceptor.auditing.models import Normalization, OpenedModel, open_model
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.settings import NetworkFactory
@@ -30,17 +29,17 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, PreceptorError
 from preceptor.inference.annotate import compute_maps, rows_of
 from preceptor.inference.predict import score_frame
+from preceptor.maps.marked import Marked, read_marked
 from preceptor.maps.store import write_store
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import WEIGHTS, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.report.blocks import Cell, Line, PlainPage, Section, Table, Text, render_plain_page
-from preceptor.training.last_layer import Repaired, repaired
+from preceptor.training.last_layer import MOST_REPAIRED, Repaired, repaired
 from preceptor.training.run import train
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
 
-MOST = 2000  # training images at most: their pixels are held in memory
 _TESTED = 200  # validation images at most, as in an audit
 # Of the Teacher. On decoys (draws 300 and 301, 60 marks), its maps repair to an AUC of 0.927 from
 # the weights of the model with these settings, 0.914 from random weights, 0.928 in 900 steps.
@@ -120,7 +119,7 @@ def repair(
         if teacher:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             maps = _marked_by_teacher(network, table, folder, seed, tell)
-        marked = read_marked(table, form, classes, splits=["train"], maps=maps, most=MOST)
+        marked = read_marked(table, form, classes, splits=["train"], maps=maps, most=MOST_REPAIRED)
     held = read_marked(table, form, classes, splits=val, most=_TESTED) if val else None
     tell("training the last layer")
     result = repaired(

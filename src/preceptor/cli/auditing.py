@@ -64,9 +64,10 @@ def audit(
         raise InputError(f"--out {out}: it is a file; name a folder")
     with bulk_import():
         from preceptor.auditing import audit as steps
-        from preceptor.auditing.marked import TABLE, make_pictures, read_marked, write_pictures
+        from preceptor.auditing.pictures import TABLE, make_pictures, write_pictures
         from preceptor.config.settings import ImageFormat
         from preceptor.data.manifest import Manifest
+        from preceptor.maps.marked import read_marked
         from preceptor.utils.process import keep_freed_memory
         from preceptor.utils.text import duration, number
 

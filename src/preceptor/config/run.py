@@ -131,6 +131,9 @@ class RunConfig(Settings):
             None = such sets have no AUC.
         last_layer: Validation set on which the last layer is trained again after the training (deep
             feature reweighting); its labels are then no longer unseen. None = no such step.
+        swaps: Map store by which training images are swapped, and the last layer is trained again
+            on them after the training (repair), see `training.last_layer.repaired`. None = no such
+            step.
         seed: Random seed of weights, order and augmentation.
         training: Training settings.
     """
@@ -151,6 +154,7 @@ class RunConfig(Settings):
     labels: Literal["class", "marks"] = "class"
     validation_negatives: str | None = None
     last_layer: str | None = None
+    swaps: MapSource | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
 
@@ -172,6 +176,8 @@ class RunConfig(Settings):
                 f"alpha: auto balances distances, and the method is {self.training.method}; give a "
                 "number"
             )
+        if self.swaps is not None and self.swaps.kind != "store":
+            raise ValueError(f"swaps takes a map store, and its kind is {self.swaps.kind}")
         if self.weights_identity is not None and self.weights in ("hub", "none"):
             raise ValueError(
                 f"weights_identity is that of a weights file, and weights is {self.weights}; "

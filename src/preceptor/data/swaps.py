@@ -15,7 +15,7 @@ swap foregrounds and backgrounds of ImageNet (MIXED-RAND), whose images all have
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,16 @@ def swap(
         around = edit.filled(j, edit.region(edit.donor(j)), i)
         pixels[at] = _blend(images.pixels[i], around, region)
     return SwappedImages(pixels, images.labels[inside], inside, outside, images.labels[outside])
+
+
+def shuffled(images: MarkedImages, seed: int) -> MarkedImages:
+    """The same images with the marks of other images of their class; none keeps its own."""
+    masks, rng = images.masks.copy(), np.random.default_rng([seed, 9])
+    for label in np.unique(images.labels):
+        marked = np.flatnonzero((images.labels == label) & images.masks.any((1, 2)))
+        order = rng.permutation(marked)
+        masks[order] = images.masks[np.roll(order, 1)]
+    return replace(images, masks=masks)
 
 
 def outside_only(images: MarkedImages, *, seed: int) -> Pixels:

@@ -120,6 +120,7 @@ class Workspace:
         self.file_digest, self.folder_digest = cache(file_digest), cache(_folder_digest)
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
         self._split_rows: dict[str, NDArray[np.int64]] = {}
+        self.kept: dict[object, Any] = {}  # what its runs share beside images, by key
         self.train_mask = manifest.train_mask
         self.labels = _labels_of(manifest.table["label"], manifest.classes)
 

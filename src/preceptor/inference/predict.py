@@ -191,12 +191,15 @@ def score_frame(
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
-    predictions = predict(model, rows)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {
         key: table[key] for key in ("label", "split", "source", "group")
     }
-    frame = pd.DataFrame(columns).reset_index(drop=True)
-    for index, name in enumerate(model.spec.classes):
-        frame[f"score_{name}"] = predictions.probabilities[:, index]
-    return frame
+    return with_scores(model, rows, pd.DataFrame(columns).reset_index(drop=True))
+
+
+def with_scores(model: GuidedModel, rows: Rows, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of rows with their `score_CLASS` columns."""
+    probabilities = predict(model, rows).probabilities
+    scores = {f"score_{name}": probabilities[:, at] for at, name in enumerate(model.spec.classes)}
+    return frame.assign(**scores)

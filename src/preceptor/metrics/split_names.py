@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 SplitKind = Literal["train", "val", "test"]
 KINDS: tuple[SplitKind, ...] = get_args(SplitKind)
+SWAPPED = "swapped"
+"""Set of swapped validation images in the scores of a run; not a split of a manifest."""
 KNOWN_SPLITS = "train, val, val-NAME, test or test-NAME"
 
 _TRAIN = ("train", "training", "tr")

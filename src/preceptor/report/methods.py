@@ -18,6 +18,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.training.record import RunRecord
+from preceptor.training.validation import MOST_SWAPPED
 from preceptor.utils.results import is_finished
 from preceptor.utils.text import percent, threshold_text
 
@@ -68,6 +69,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         guided_classes=MAPS,
         marking=_marking(plan),
         clean=[name for name in results.setup.validation_sets if name != "val"],
+        swapped=MOST_SWAPPED if results.setup.swapped else 0,
         rule=rule_words(study.threshold, TERMS[study.terms]),
         primary=results.setup.primary,
         fixed=bool((results.rates["kind"] == "fixed").any()),

@@ -152,6 +152,7 @@ def _facts(study: StudyPlan, results: StudyResults) -> list[list[str]]:
         of = f"{own.domain}: " if own.domain else ""
         positive = f", positive {own.positive}" if own.positive is not None else ""
         regime = f"{'with' if own.clean_labels else 'without'} clean labels for the selection"
+        regime += ", by swapped images" if own.swapped else ""
         about.append(
             f"{of}primary set {own.primary}, classes {names_of(own.classes)}{positive}, {regime}"
         )

@@ -66,9 +66,9 @@ from preceptor.training.record import RunRecord
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import is_finished, write_atomically
 
-OFFERED = ("student", "baseline1", "mapper", "baseline2")
+OFFERED = ("student", "baseline1", "mapper", "repair", "student_repair", "baseline2")
 """Rows of the main table whose models are offered for use: the network without maps only with clean
-labels, since on a set with the training's shortcut it is best by the shortcut."""
+labels or swapped images, since on a set with the training's shortcut it is best by the shortcut."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Best:
     run: str
     value: float  # AUC on the worst validation set
     mean: float  # the same, mean over seeds
+    tied: bool  # whether the interval of its difference from the best model includes 0
     thresholds: dict[str, float]
 
 
@@ -223,7 +224,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     """Models for use by key of `OFFERED`, the selected one first, each of its median seed."""
     setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
     for row in setup.rows:
-        offered = row.key in OFFERED and (row.key != "baseline2" or setup.clean_labels)
+        judged = setup.clean_labels or setup.swapped
+        offered = row.key in OFFERED and (row.key != "baseline2" or judged)
         for arm in row.arms.values() if offered else ():
             scored[row.key, arm] = {
                 member.seed: (member, table)
@@ -236,9 +238,7 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     named = {f"{key} {arm.backbone}": (key, arm) for key, arm in scored}
     choice = record.choose(
         [
-            Candidate(
-                name, of[1].setting, [runs[s][1] for s in seeds], preferred=of[0] == "student"
-            )
+            Candidate(name, of[1].setting, [runs[s][1] for s in seeds])
             for name, of in named.items()
             if {*seeds} <= (runs := scored[of]).keys()
         ]
@@ -253,7 +253,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
             rules = (*RULES, setup.threshold)
             thresholds = fixed_thresholds(scores, setup.positive, rules)
             value = _worst_auc(setup, scores)
-            best[key] = Best(arm, member.seed, member.run, value, line["value"], thresholds)
+            mean, tied = line["value"], line["tied"]
+            best[key] = Best(arm, member.seed, member.run, value, mean, tied, thresholds)
     return best
 
 

@@ -27,13 +27,14 @@ from pydantic import TypeAdapter, ValidationError
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
 from preceptor.metrics.scores import ALL_SOURCES
-from preceptor.metrics.split_names import kind_or_none
-from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
+from preceptor.metrics.split_names import SWAPPED, kind_or_none
+from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, Control
 from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Arm, Member, Role, replaced_run
 from preceptor.training.record import RunRecord
+from preceptor.training.validation import selects_by_swaps
 from preceptor.utils.files import replacing
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
@@ -54,8 +55,14 @@ CONTROLS = {
     "mixed": "Control: all images, human maps on the annotated",
     "masked": "Control: trained on the marked regions alone",
     "dfr": "Control: Baseline 2, last layer trained again on {set}",
+    "repair": "Baseline 2 repaired: last layer trained again on swapped images, Teacher's maps",
+    "repair_shuffled": "Control: Baseline 2 repaired, the maps shuffled",
 }
-STUDENT_DFR = "Student, last layer trained again on {set}"
+LAST_LAYER: dict[Control, tuple[Role, str]] = {
+    "dfr": ("student_dfr", "Student, last layer trained again on {set}"),
+    "repair": ("student_repair", "Student repaired: last layer trained again on swapped images"),
+}
+"""Role and title of the Student whose last layer is trained again, by the control that does so."""
 STARTED: dict[str, tuple[Role, str]] = {
     "baseline1_started": ("baseline1", "Baseline 1 from the mapper's weights"),
     "baseline2_started": ("baseline2", "Baseline 2 from the mapper's weights"),
@@ -143,6 +150,11 @@ class Setup:
         return any(name != "val" for name in self.validation_sets)
 
     @property
+    def swapped(self) -> bool:
+        """Whether swapped validation images select as well."""
+        return SWAPPED in self.sets
+
+    @property
     def validation_sets(self) -> list[str]:
         """Validation sets."""
         return [name for name in self.sets if kind_or_none(name) == "val"]
@@ -213,6 +225,7 @@ def setup_of(plan: Plan) -> Setup:
     protocol, study = plan.protocol, plan.protocol.study
     manifest, winner = protocol.workspace.manifest, plan.winner()
     sets = [protocol.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
+    sets += [SWAPPED] if selects_by_swaps(protocol.workspace) else []
     teacher = None
     # Of other Teachers, the maps that guide are not the ones whose agreement is recorded.
     if winner and winner.kind != "given" and winner.method != "rise" and study.generations == 1:
@@ -439,6 +452,7 @@ def _archived_scores(file: Path) -> Callable[[str, Member], Scores]:
             }
             frame = pa.table(plain).to_pandas()
             kinds = frame["split"].map({one: kind_or_none(one) for one in frame["split"].unique()})
+            kinds = kinds.where(frame["split"] != SWAPPED, "val")
             val, test = (frame[kinds == kind].reset_index(drop=True) for kind in ("val", "test"))
             read[key] = val if len(val) else None, test if len(test) else None
         return read[key]
@@ -490,9 +504,10 @@ def table_rows(plan: Plan) -> list[Row]:
         for control in plan.protocol.controls:
             arms = chosen(control, control, teacher if control in OF_TEACHER else "")
             add(control, CONTROLS[control].format(set=plan.protocol.dfr_set), arms)
-        if "dfr" in plan.protocol.controls:
-            title = STUDENT_DFR.format(set=plan.protocol.dfr_set)
-            add("student_dfr", title, chosen("student_dfr", "student", teacher))
+        for control, (role, title) in LAST_LAYER.items():
+            if control in plan.protocol.controls:
+                title = title.format(set=plan.protocol.dfr_set)
+                add(role, title, chosen(role, "student", teacher))
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 by = teacher if role == "student" else ""
@@ -509,7 +524,8 @@ def table_rows(plan: Plan) -> list[Row]:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """Keys of rows in the order of the tables."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    order = [*first, *CONTROLS, "student_dfr", *STARTED, *DETECTORS, "ceiling"]
+    again = [role for role, _ in LAST_LAYER.values()]
+    order = [*first, *CONTROLS, *again, *STARTED, *DETECTORS, "ceiling"]
     return sorted((row.key for row in rows), key=order.index)
 
 

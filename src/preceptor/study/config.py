@@ -52,8 +52,18 @@ EXTENDED = (0.0005, 0.9995)  # limits of α to which a grid is extended
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Alphas = Annotated[tuple[Alpha, ...], Field(min_length=1)]
 
-Control = Literal["shuffled", "centre", "pca", "shuffled_human", "mixed", "masked", "dfr"]
-OF_TEACHER: tuple[Control, ...] = ("shuffled", "masked")
+Control = Literal[
+    "shuffled",
+    "centre",
+    "pca",
+    "shuffled_human",
+    "mixed",
+    "masked",
+    "dfr",
+    "repair",
+    "repair_shuffled",
+]
+OF_TEACHER: tuple[Control, ...] = ("shuffled", "masked", "repair", "repair_shuffled")
 """Controls that use the maps of the selected Teacher."""
 
 Publication = Literal["teaching-ai-to-teach"]
@@ -66,7 +76,16 @@ RECOMMENDED: dict[str, Any] = {
     "alphas": (0.5, 0.1),
     "teacher_alphas": (0.1,),
     "mapper": True,
-    "controls": ("shuffled", "centre", "pca", "shuffled_human", "mixed", "dfr"),
+    "controls": (
+        "shuffled",
+        "centre",
+        "pca",
+        "shuffled_human",
+        "mixed",
+        "dfr",
+        "repair",
+        "repair_shuffled",
+    ),
 }
 RECOMMENDED_TRAINING = {"distance": "l2", "cam_class": "label", "readout": "auto"}
 
@@ -236,7 +255,10 @@ class StudyConfig(Settings):
             ones, no Teacher), masked (no guidance; training images are replaced by their mean color
             outside the human map, or the Teacher's where there is none), dfr (Baseline 2 with its
             last layer trained again on the validation set `dfr_set`: deep feature reweighting; and
-            the Student likewise). Without such a set, dfr is left out.
+            the Student likewise), repair (Baseline 2 with its last layer trained again on training
+            images that are swapped by the Teacher's maps, and the Student likewise) and
+            repair_shuffled (by the maps permuted within class). Without such a set, dfr is left
+            out.
         dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
             shortcuts of the training images. None = the first one with another name than val.
         ceiling: Train on all images with all available human maps.

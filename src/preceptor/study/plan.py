@@ -381,6 +381,9 @@ class Plan:
             if "dfr" in protocol.controls:
                 arm = Arm.of_setting("student_dfr", backbone, setting, winner)
                 own.append(protocol.reweighted(own[0], arm))
+            if "repair" in protocol.controls:
+                arm = Arm.of_setting("student_repair", backbone, setting, winner)
+                own.append(protocol.repaired(own[0], arm, winner))
             chains += own
         makers = [step for chain in chains for step in chain[:-1]]
         runs = [chain[-1] for chain in chains]
@@ -448,11 +451,14 @@ class Plan:
         ]
 
 
+_UNGUIDED: tuple[Control, ...] = ("masked", "dfr", "repair", "repair_shuffled")
+
+
 def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
     """Settings from which the setting of a role is selected."""
     if role == "baseline1":
         return study.baseline_settings
-    return study.plain_settings if role in ("baseline2", "masked", "dfr") else study.settings
+    return study.plain_settings if role in ("baseline2", *_UNGUIDED) else study.settings
 
 
 def mapper_backbone(plan: Plan) -> str | None:

@@ -25,7 +25,7 @@ from preceptor.maps.sources import marked_classes, shows_marks, with_maps
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.last_layer import clean_sets
+from preceptor.training.last_layer import MOST_REPAIRED, clean_sets
 from preceptor.training.prepare import run_id_of
 from preceptor.utils.results import digest
 
@@ -322,7 +322,12 @@ class Protocol:
             case "masked":
                 return self._masked(teacher, backbone, setting, seed)
             case "dfr":
-                return self._dfr(backbone, setting, seed)
+                base = self.baseline2(backbone, setting, seed)
+                return self.reweighted([base], arm)
+            case "repair" | "repair_shuffled":
+                base = self.baseline2(backbone, setting, seed)
+                arm = replace(arm, teacher=str(teacher))
+                return self.repaired([base], arm, teacher, shuffle=control == "repair_shuffled")
 
     @_once
     def ceiling(self, backbone: str, setting: Setting, seed: int) -> Step:
@@ -349,19 +354,43 @@ class Protocol:
         arm = Arm.of_setting("masked", backbone, setting, teacher)
         return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
 
-    def _dfr(self, backbone: str, setting: Setting, seed: int) -> list[Step]:
-        """Baseline 2, and the run that trains its last layer again."""
-        base = self.baseline2(backbone, setting, seed)
-        return self.reweighted([base], Arm.of_setting("dfr", backbone, setting))
-
     def reweighted(self, chain: list[Step], arm: Arm) -> list[Step]:
-        """A chain, and the run that trains the last layer of its last run again."""
+        """A chain, and the run that trains the last layer of its last run again on clean labels."""
+        config = chain[-1].config
+        assert config is not None
+        images = len(self.workspaces.at(config.manifest).split_rows("val"))
+        return self._last_layer(chain, arm, {"last_layer": self.dfr_set}, images)
+
+    def repaired(
+        self, chain: list[Step], arm: Arm, teacher: Teacher, *, shuffle: bool = False
+    ) -> list[Step]:
+        """A chain with the maps of a Teacher, and the run that trains its last layer again on
+        images that the maps swap.
+        """
+        config = chain[-1].config
+        assert config is not None
+        maps, makers = self.maps_of(teacher, config.seed)
+        source = MapSource(kind="store", path=maps.path, identity=maps.identity)
+        if shuffle:
+            source = source.model_copy(update={"shuffle_seed": config.seed})
+        images = min(MOST_REPAIRED, int(self.workspaces.at(config.manifest).train_mask.sum()))
+        steps = [*makers, *(step for step in chain if step not in makers)]
+        needs = tuple(step.id for step in makers[-1:])
+        return self._last_layer(steps, arm, {"swaps": source}, images, needs)
+
+    def _last_layer(
+        self,
+        chain: list[Step],
+        arm: Arm,
+        changes: dict[str, Any],
+        images: int,
+        needs: tuple[str, ...] = (),
+    ) -> list[Step]:
         base = chain[-1]
-        assert isinstance(base.work, Train)
-        config = base.work.config.model_copy(update={"last_layer": self.dfr_set})
-        step = self.train(arm, config, (base.id,))
-        workspace = self.workspaces.at(config.manifest)
-        return [*chain, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+        assert base.config is not None
+        config = base.config.model_copy(update=changes)
+        step = self.train(arm, config, (base.id, *needs))
+        return [*chain, replace(step, cost=images / 3)]
 
     def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
         """The last run of a chain from the weights of a mapper, after the mapper and the others."""

@@ -187,6 +187,8 @@ def _shares(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
 
 # Repair.
 
+MOST_REPAIRED = 2000
+"""Training images at most: their pixels are held in memory."""
 # Swapped training images at least, so many outsides has each image. On decoys, 60 marks gain 0.006
 # from 10 instead of 4 outsides, and nothing from 40; 3,000 maps gain 0.001 from 4 instead of 1.
 _SWAPS = 1000

@@ -30,9 +30,11 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
+from preceptor.metrics.split_names import SWAPPED
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
+from preceptor.training.validation import selects_by_swaps
 from preceptor.utils.process import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.utils.results import digest, file_digest, source_digest
 
@@ -66,6 +68,9 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
             raise InputError(f"maps: {maps.path} is not a folder")
         identified = maps.model_copy(update={"identity": workspace.folder_digest(maps.path)})
         config = config.model_copy(update={"maps": identified})
+    if (swaps := config.swaps) is not None and swaps.identity is None and swaps.path is not None:
+        identified = swaps.model_copy(update={"identity": workspace.folder_digest(swaps.path)})
+        config = config.model_copy(update={"swaps": identified})
     weights = config.weights_identity or config.weights
     if weights == config.weights and weights not in ("hub", "none"):
         if not Path(weights).is_file():
@@ -74,6 +79,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
             )
         weights = workspace.file_digest(Path(weights))
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
+    if selects_by_swaps(workspace):
+        used += SWAPPED
     if config.guided_by_masks or (config.uses_maps and guided_by_marks(config)):
         # Classes with marks determine the masks; beside human maps, examined images as well.
         annotated, examined = workspace.human_maps_from(config), workspace.manifest.annotated_mask

@@ -7,14 +7,17 @@ the best, score the validation sets, write the run folder. All random numbers ar
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import timm
 import torch
 import torchvision
@@ -24,10 +27,12 @@ from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
+from preceptor.data.swaps import shuffled
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError, RunFailedError, reason
-from preceptor.inference.predict import score_frame, to_device
+from preceptor.errors import InputError, ProblemsError, RunFailedError, reason
+from preceptor.inference.predict import score_frame, to_device, with_scores
 from preceptor.losses.guidance import Guidance
+from preceptor.maps.marked import read_marked
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import load_model, save_model
 from preceptor.models.features import has_batch_norm
@@ -35,8 +40,11 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.training.last_layer import (
+    MOST_REPAIRED,
     check_images,
     check_last_layer,
+    clean_sets,
+    repaired,
     with_last_layer_trained,
 )
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
@@ -50,8 +58,10 @@ from preceptor.training.record import (
     metrics_table,
 )
 from preceptor.training.validation import (
+    MOST_SWAPPED,
     best_readout,
     check_readout,
+    swapped_set,
     validate,
     validation_sets,
 )
@@ -175,8 +185,8 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     torch.set_num_threads(config.training.threads)
     fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    if config.last_layer is not None:
-        _compute_last_layer(run, workspace, device, config.last_layer)
+    if config.last_layer is not None or config.swaps is not None:
+        _compute_last_layer(run, workspace, device)
         return
     release_memory(device)
     model, rows, validation = _prepare(run, workspace)
@@ -201,20 +211,17 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     _write(run, workspace, model, tables, record)
 
 
-def _compute_last_layer(
-    run: RunContext, workspace: Workspace, device: torch.device, name: str
-) -> None:
-    """Train the last layer again on a validation set, after the run without it, and write both."""
+def _compute_last_layer(run: RunContext, workspace: Workspace, device: torch.device) -> None:
+    """Train the last layer again, after the run without it, and write both."""
     config, cache = run.config, run.config.training.cache
-    try:
-        check_images(workspace.manifest, name)
-    except InputError as error:
-        raise InputError(f"last_layer: {error}") from error
-    model = build_untrained(workspace, config)
-    check_last_layer(model)
-    rows = validation_sets(workspace, model, cache)[name].without_maps()
+    if (name := config.last_layer) is not None:
+        try:
+            check_images(workspace.manifest, name)
+        except InputError as error:
+            raise InputError(f"last_layer: {error}") from error
+        check_last_layer(build_untrained(workspace, config))
     base = train(
-        config.model_copy(update={"last_layer": None}),
+        config.model_copy(update={"last_layer": None, "swaps": None}),
         run.folder.parent,
         workspace=workspace,
         tell=run.tell,
@@ -223,7 +230,10 @@ def _compute_last_layer(
     started = time.perf_counter()
     model = load_model(base.folder / "model").to(device)
     validation = validation_sets(workspace, model, cache)
-    model = with_last_layer_trained(model, rows)
+    if config.swaps is not None:
+        model = _repaired(run, config.swaps, workspace, model)
+    if name is not None:
+        model = with_last_layer_trained(model, validation[name].without_maps())
     if config.training.readout == "auto":
         model = best_readout(model, validation, config.validation_negatives)
     record = replace(
@@ -237,6 +247,35 @@ def _compute_last_layer(
     names = ("metrics.csv", "log.txt")
     tables = {name: (base.folder / name).read_text(encoding="utf-8") for name in names}
     _write(run, workspace, model, tables, record)
+
+
+def _repaired(
+    run: RunContext, source: MapSource, workspace: Workspace, model: GuidedModel
+) -> GuidedModel:
+    """The model with its last layer trained on swapped training images, by a Teacher's maps; the
+    model itself if the maps leave nothing to swap.
+    """
+    seed = run.config.seed
+    manifest, form, classes = workspace.manifest, model.spec.image_format, model.spec.classes
+    how: dict[str, Any] = {"maps": source.path, "most": MOST_REPAIRED, "seed": seed}
+    try:
+        marked = read_marked(manifest, form, classes, splits=["train"], **how)
+    except ProblemsError as error:
+        run.tell(f"repair: the last layer stays as it is: {error}")
+        return model
+    images, held, units = marked.images, None, None
+    if source.shuffle_seed is not None:
+        images = shuffled(images, source.shuffle_seed)
+    # Clean labels, if there are any, select among runs. The penalty takes none.
+    clean = clean_sets(manifest)
+    if own := [one for one in manifest.eval_splits("val") if one not in clean]:
+        with contextlib.suppress(ProblemsError):  # too few marks: three folds of training images
+            found = read_marked(manifest, form, classes, splits=own, most=MOST_SWAPPED)
+            held, units = found.images, found.units
+    new = repaired(
+        model, images, held, seed=seed, train_groups=marked.units, validation_groups=units
+    )
+    return new.model
 
 
 def _metrics(config: RunConfig, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
@@ -376,6 +415,9 @@ def _write(
     rows = workspace.split_rows("val")
     scores = score_frame(model, workspace, rows, run.config.training.cache)
     detects = model.spec.image_classes is not None
+    form, classes = model.spec.image_format, model.spec.classes
+    if detects and (swapped := swapped_set(workspace, form, classes)) is not None:
+        scores = pd.concat([scores, with_scores(model, *swapped)], ignore_index=True)
     thresholds = fixed_thresholds(scores, model.spec.positive) if detects else {}
     run.held.check()
     scores.to_parquet(folder / "scores.parquet", index=False)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from preceptor.config.settings import ImageFormat
 from preceptor.data.loader import MapTargets, Rows
+from preceptor.data.manifest import Manifest
+from preceptor.data.swaps import LEAST
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import InputError, ProblemsError, RunFailedError
 from preceptor.inference.predict import predict
+from preceptor.maps.marked import Marked, read_marked, swap_marked
 from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.metrics.scores import accuracy
+from preceptor.metrics.split_names import SWAPPED, kind_of
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
 from preceptor.saliency.maps import correlation
+from preceptor.training.last_layer import clean_sets
 from preceptor.training.record import SetMetrics
 
 
@@ -43,7 +51,74 @@ def validation_sets(
         )
         marks = model.spec.image_classes is None
         sets[name] = replace(rows, labels=has_map.astype(np.int64)) if marks else rows
+    if model.spec.image_classes is not None:
+        swapped = swapped_set(workspace, model.spec.image_format, model.spec.classes)
+        sets |= {} if swapped is None else {SWAPPED: swapped[0]}
     return sets
+
+
+MOST_SWAPPED = 200
+"""Marked validation images at most that are swapped."""
+_SMALL = ImageFormat(64, "squash", 3)  # in which marks are checked
+
+
+def selects_by_swaps(workspace: Workspace) -> bool:
+    """Whether swapped validation images are a validation set of runs.
+
+    They are where there is no clean set (see `clean_sets`), and at least 20 validation images, of
+    two classes, are examined, some with marks, see `data.swaps.check_marks`.
+    """
+    if SWAPPED not in workspace.kept:  # a plan asks for each of its runs
+        manifest, found = workspace.manifest, False
+        examined = manifest.annotated_mask & (kind_of(manifest.table["split"]) == "val")
+        enough = examined.sum() >= LEAST and (examined & manifest.map_mask).any()
+        if enough and not clean_sets(manifest):
+            with contextlib.suppress(ProblemsError):
+                _marked(manifest, _SMALL, manifest.classes)
+                found = True
+        workspace.kept[SWAPPED] = found
+    return bool(workspace.kept[SWAPPED])
+
+
+def swapped_set(
+    workspace: Workspace, form: ImageFormat, classes: Sequence[str]
+) -> tuple[Rows, pd.DataFrame] | None:
+    """Swapped validation images, and the first columns of their scores; None if they are no set.
+
+    Their source is the class of the outside, their group the group of the inside. They are the
+    same for all models with an image format.
+    """
+    if not selects_by_swaps(workspace):
+        return None
+    key = SWAPPED, form, tuple(classes)
+    if key not in workspace.kept:
+        workspace.kept[key] = _swapped_set(workspace.manifest, form, classes)
+    found: tuple[Rows, pd.DataFrame] = workspace.kept[key]
+    return found
+
+
+def _marked(manifest: Manifest, form: ImageFormat, classes: Sequence[str]) -> Marked:
+    splits = manifest.eval_splits("val")
+    return read_marked(manifest, form, classes, splits=splits, most=MOST_SWAPPED)
+
+
+def _swapped_set(
+    manifest: Manifest, form: ImageFormat, classes: Sequence[str]
+) -> tuple[Rows, pd.DataFrame]:
+    marked = _marked(manifest, form, classes)
+    swapped = swap_marked(marked, len(classes), 0)
+    names, units = (
+        np.array(classes, object),
+        marked.table["group"].where(marked.table["group"] != "", marked.table["name"]),
+    )
+    columns = {
+        "path": [f"{SWAPPED}/{at:05d}" for at in range(len(swapped.labels))],
+        "label": names[swapped.labels],
+        "split": SWAPPED,
+        "source": names[swapped.outside_labels],
+        "group": units.to_numpy(object)[swapped.inside],
+    }
+    return Rows.in_memory(swapped.pixels, swapped.labels, form.fit), pd.DataFrame(columns)
 
 
 def validate(
