@@ -28,7 +28,7 @@ from tests.datasets import squares
 from tests.training.small_runs import small
 
 MASKS = 66  # in three blocks; shards have 32 images
-RISE = RiseSettings(max_masks=MASKS, tolerance=0.2)
+RISE = RiseSettings(max_masks=MASKS)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_what_was_ended_goes_on_from_its_shards(data: Path, model: Path, tmp_pat
     assert len(done()) == 2
     victim.write_bytes((data.parent / "images" / "train-33.png").read_bytes())
     (out / "maps-00007.parquet").write_text("a store whose writing was interrupted")
-    options = flags(out=out, method="rise", max_masks=MASKS, tolerance=0.2, threads=1)
+    options = flags(out=out, method="rise", max_masks=MASKS)
     assert here("annotate", other, manifest, *options).code == 0
     direct = annotate(
         loaded(other), Manifest.read(manifest), "rise", out=tmp_path / "direct", rise=RISE
@@ -114,7 +114,7 @@ def test_a_teacher_of_decision_maps_marks_with_them(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "maps"
-    options = flags(out=out, map_of="decision", threads=1)
+    options = flags(out=out, map_of="decision")
     assert here("annotate", model, data, *options).code == 0
     made = read_store(out)
     manifest = Manifest.read(data)
