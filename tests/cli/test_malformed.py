@@ -209,7 +209,7 @@ def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_
         (["data", "split", nowhere], "--to", "x.txt", table),
         (["data", "split", nowhere], "--to", "x", table),
         (["data", "import", "und", *und], "--to", "x.tsv", table),
-        (["predict", nowhere, nowhere], "--out", "x.xlsx", table),
+        (["predict", nowhere, nowhere], "--out", "x.xlsx", ".csv"),
         (["evaluate", nowhere, nowhere], "--out", "x.csv", ".parquet, .pq"),
         (["export", model], "--out", "x.bin", ".onnx"),
         (["study", "init", nowhere], "--to", "x.csv", ".yaml, .yml"),
