@@ -127,6 +127,8 @@ def _plugin_method(name: str) -> type[Guidance]:
     entry = plugin("preceptor.guidance", name)
     if entry is None:
         names = ", ".join([*METHODS, *registered("preceptor.guidance")])
-        raise InputError(f"guidance {quoted(name)} is not one of {names}")
+        of = [method for method, about in catalogue().items() if name in about.get("presets", {})]
+        hint = f"; it is a preset: {of[0]}, preset {name}" if of else ""
+        raise InputError(f"guidance {quoted(name)} is not one of {names}{hint}")
     kind: type[Guidance] = load_plugin(entry)
     return kind
