@@ -255,7 +255,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.blur": 0.5,
         "training.augmentation.outside": "mean",
         "training.augmentation.outside_rate": 1.0,
-        "training.consistency": 0.5,
     }
 
 
@@ -266,7 +265,6 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "maps.kind": {"maps.path": None},
     "maps.shuffle_groups": {"maps.shuffle_seed": 4},
-    "training.consistency": {"training.augmentation.outside": "noise"},
     "labels": {
         "rows": "annotated",
         "training.distance": "cells",

@@ -153,9 +153,6 @@ class StudyTraining(Settings):
             sets are computed in 32-true.
         threads: Number of CPU threads of a run; part of the id, since it changes rounding.
         augmentation: Random augmentation of training images.
-        consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
-            its change outside the map, see `losses.guided.inconsistency`; needs
-            `augmentation.outside`. A step then has a second forward pass.
     """
 
     recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
@@ -177,7 +174,6 @@ class StudyTraining(Settings):
     precision: Precision = "32-true"
     threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
     augmentation: StudyAugmentation = StudyAugmentation()
-    consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
 
     def of_run(self) -> Training:
         """Training settings of a run."""
@@ -218,11 +214,6 @@ class StudyTraining(Settings):
             raise ValueError(
                 f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
                 "set cam_class: decision"
-            )
-        if self.consistency and self.augmentation.outside == "none":
-            raise ValueError(
-                f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
-                "no two versions of an image; set outside, or remove consistency"
             )
         return self
 
@@ -301,7 +292,6 @@ class Training(StudyTraining):
             "readout": "none",
             "balanced": True,
             "checkpoint": "last",
-            "consistency": 0.0,
             "augmentation": self.augmentation.model_copy(update={"outside": "none"}),
         }
         return self.model_copy(update=changes)

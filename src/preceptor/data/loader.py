@@ -45,8 +45,6 @@ class Batch(NamedTuple):
     maps: Tensor | None = None  # (B, h, w) float32 on the model's grid; None = no guidance
     map_weight: Tensor | None = None  # (B,) float32 w_k; None if maps is None
     sample_weight: Tensor | None = None  # (B,) float32 v_k; None = 1
-    unchanged: Tensor | None = None  # (B, C, S, S) images without changes outside their maps
-    changed: Tensor | None = None  # (B,) bool, images with such a change; None without `unchanged`
     input_maps: Tensor | None = None  # (B, s, s) maps in input space, of any scale
 
 
@@ -55,23 +53,13 @@ class Staged(NamedTuple):
 
     batch: Batch  # with whole canvases if there are changes
     changes: Prepared | None
-    paired: bool = False  # whether images without changes outside their maps are needed as well
 
     def finished(self) -> Batch:
         """The batch with its images changed; waits for no device."""
         if self.changes is None:
             return self.batch
         canvases = self.batch.images.permute(0, 2, 3, 1)
-        images = apply(canvases, self.changes).permute(0, 3, 1, 2)
-        if not self.paired:
-            return self.batch._replace(images=images)
-        unchanged = images
-        if self.changes.outside is not None:
-            inside = self.changes._replace(outside=None, partners=None)
-            unchanged = apply(canvases, inside).permute(0, 3, 1, 2)
-        return self.batch._replace(
-            images=images, unchanged=unchanged, changed=self.changes.changed_outside()
-        )
+        return self.batch._replace(images=apply(canvases, self.changes).permute(0, 3, 1, 2))
 
 
 _BATCH = 512  # maps that are resampled at once
@@ -156,7 +144,6 @@ class Rows:
         chosen: NDArray[np.int64],
         settings: Augmentation | None = None,
         numbers: NDArray[np.float64] | None = None,
-        paired: bool = False,
         in_input: bool = False,
     ) -> Staged:
         """Host work of a batch: canvases, and map targets on the kept part of the canvas, with
@@ -190,7 +177,7 @@ class Rows:
             which = outside.places.numpy()
             others = partners_of(changes.keys[which], chosen[which], len(self))
             partners = torch.from_numpy(self.images.canvases(self.rows[others]))
-        return Staged(batch, prepare(changes, side, self.size, outside, partners), paired)
+        return Staged(batch, prepare(changes, side, self.size, outside, partners))
 
     def _outside(
         self,
@@ -339,7 +326,6 @@ class TrainingStream:
         length: Length = "epochs",
         balanced: bool = False,
         device: torch.device | None = None,
-        paired: bool = False,
         in_input: bool = False,
     ) -> None:
         self.rows = rows
@@ -347,7 +333,7 @@ class TrainingStream:
         self.seed = seed
         self.length = length
         self.settings = settings if settings != Augmentation() else None
-        self.balanced, self.paired, self.in_input = balanced, paired, in_input
+        self.balanced, self.in_input = balanced, in_input
         self.slices = split_batches(len(rows), batch_size)
         self.device = device or torch.device("cpu")
         self._uploads: torch.cuda.Stream | None = None
@@ -382,7 +368,7 @@ class TrainingStream:
     def _load(self, step: int) -> Callable[[], Batch]:
         """Make a batch ahead; the function that is returned does what is left."""
         start, stop = self._range(step)
-        staged = self.rows.stage(*self._positions(start, stop), self.paired, self.in_input)
+        staged = self.rows.stage(*self._positions(start, stop), self.in_input)
         if self._uploads is None:
             batch = staged.finished()
             return lambda: batch

@@ -328,7 +328,7 @@ def _cost(run: RunConfig) -> float:
     """Time of a training step ÷ that of a plain one."""
     method = method_of(run.training) if run.alpha != 1 else None
     if method is None:
-        return 2.0 if run.training.consistency else 1.0
+        return 1.0
     return _COSTS.get(method.name, 2.2 if method.needs & {"changed", "gradient"} else 1.0)
 
 

@@ -38,7 +38,6 @@ from preceptor.losses.guided import (
     combine,
     gradient_norms,
     guided_loss_terms,
-    inconsistency,
 )
 from preceptor.models.guided_model import GuidedModel, in_precision
 from preceptor.saliency.maps import correlation
@@ -209,16 +208,7 @@ class Trainer:
             loss, logits, sums = self._distance_loss(images, targets)
         else:
             loss, logits, sums = self._method_loss(self.method, images, targets, batch.input_maps)
-        apart: dict[str, Tensor] = {}
-        if consistency := self.config.consistency:
-            apart["inconsistency"] = logits.new_zeros(())
-        if batch.unchanged is not None and batch.changed is not None:
-            unchanged, *_ = self.forward(self._input(batch.unchanged))
-            which = batch.changed.to(self.device)
-            divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
-            loss = loss + consistency * divergence.mean()
-            apart["inconsistency"] = divergence.detach().sum()
-        return loss, {"loss": loss.detach() * len(logits)} | sums | apart
+        return loss, {"loss": loss.detach() * len(logits)} | sums
 
     def _targets(self, batch: Batch) -> Targets:
         """Labels, maps and weights of a batch on the device."""

@@ -313,7 +313,6 @@ def _stream(
         length=settings.length,
         balanced=settings.balanced,
         device=device,
-        paired=config.consistency > 0,
         in_input=method is not None and "map_input" in method.needs,
     )
 
