@@ -140,6 +140,10 @@ class StudyTraining(Settings):
             zero) or one_cycle (linear increase in the first quarter, cosine decrease).
         clip: Maximum gradient norm; None = no clipping.
         balanced: Sample all classes with equal probability.
+        frozen: Part of the network that keeps its weights and its statistics: up to and including
+            a module, such as blocks.4, or a share in (0, 1) of its layers, see
+            `preceptor.models.frozen.freeze`. Its features are computed once and cached, unless
+            images are changed otherwise than by flips. Needs `weights`. None = nothing.
         epochs: Number of passes over the training rows; with `steps`, the number of equal periods,
             after each of which the validation sets are scored.
         steps: Number of optimizer steps, so that all runs see the same number of images; None = as
@@ -167,6 +171,7 @@ class StudyTraining(Settings):
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False
+    frozen: Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)] | None = None
     epochs: Count = 50
     steps: Steps | Annotated[tuple[Steps, ...], Field(min_length=2)] | None = None
     batch_size: Count = 20

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,9 +36,10 @@ from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE, render
 from preceptor.data.images import ImageError, decode_map, load_image, read_file
 from preceptor.errors import InputError, RunFailedError
+from preceptor.utils import process
 from preceptor.utils.process import core_count
 from preceptor.utils.results import DIGEST_BYTES, content_hash
-from preceptor.utils.text import Progress
+from preceptor.utils.text import Progress, track
 
 # Increased if the decoded pixels of the same file change.
 _IMAGES, _MAPS = 3, 4
@@ -358,12 +359,8 @@ def examine(
             look_up(files, cache_dir)  # another process may have read them meanwhile
             if (which := np.flatnonzero(unread())).size:
                 needed = sum(store.item_bytes * int(absent(store).sum()) for store in stores)
-                if stores and needed + SPARE_DISK > shutil.disk_usage(stores[0].folder).free:
-                    raise InputError(
-                        f"image cache {cache_dir}: {needed / 2**20:,.0f} MiB more do not fit on "
-                        "the disk; free some, or choose another folder (store in a study file, "
-                        "else PRECEPTOR_CACHE)"
-                    )
+                if stores:
+                    _check_space(stores[0].folder, needed)
                 reading = _Reading(files, cache_dir, stores, decode, workers or core_count())
                 wrong = reading.run(which, progress)
     size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
@@ -385,14 +382,53 @@ def examine(
     return result
 
 
+def fill(
+    store: Store,
+    hashes: NDArray[np.uint8],
+    make: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    batch: int,
+    tell: Callable[[int], None],
+) -> None:
+    """Append the arrays of (n, 16) contents that a store lacks; one process at a time makes them.
+
+    `make` makes the arrays of positions among the contents, `batch` at most, which are stored
+    before the next ones are made; `tell` is called with the number of arrays that are lacking.
+    """
+    if (positions_among(hashes, store.digests()) >= 0).all():
+        return
+    with _locked(store.folder, needed=True, name=f"{store.name}.lock"):
+        absent = np.flatnonzero(positions_among(hashes, store.digests()) < 0)
+        left = absent[np.sort(np.unique(hashes[absent], axis=0, return_index=True)[1])]
+        if not len(left):  # another process has made them meanwhile
+            return
+        _check_space(store.folder, len(left) * store.item_bytes)
+        tell(len(left))
+        parts = [left[start : start + batch] for start in range(0, len(left), batch)]
+        with contextlib.closing(StoreWriter(store)) as writer:
+            for part in track(parts, total=len(parts), title="features"):
+                for at, array in zip(part, make(part), strict=True):
+                    writer.put(hashes[at].tobytes(), array, (0, 0))
+                writer.flush()
+                process.beat()
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Check that so many bytes more fit on the disk of a cache folder."""
+    if needed + SPARE_DISK > shutil.disk_usage(folder).free:
+        raise InputError(
+            f"image cache {folder}: {needed / 2**20:,.0f} MiB more do not fit on the disk; free "
+            "some, or choose another folder (store in a study file, else PRECEPTOR_CACHE)"
+        )
+
+
 @contextlib.contextmanager
-def _locked(cache_dir: Path | None, *, needed: bool) -> Iterator[None]:
+def _locked(cache_dir: Path | None, *, needed: bool, name: str = "fill.lock") -> Iterator[None]:
     """Lock of a cache folder; one without write access is an error only if it must be filled."""
     with contextlib.ExitStack() as stack:
         try:
             if cache_dir is not None:
                 cache_dir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(cache_dir / "fill.lock"))
+                stack.enter_context(FileLock(cache_dir / name))
         except (OSError, NotImplementedError) as error:
             if needed:
                 why = getattr(error, "strerror", None) or error

@@ -48,6 +48,7 @@ from preceptor.training.record import (
     flat_metrics,
     load_progress,
     metrics_table,
+    restore,
     save_progress,
     snapshot,
 )
@@ -295,7 +296,7 @@ class Trainer:
             process.beat()
         classes = len(self.model.spec.image_classes or self.model.spec.classes)
         _, mean = mean_losses(method, measured, self.guided_forward)
-        self.model.load_state_dict(kept)
+        restore(self.model, kept)
         return math.log(classes) / mean
 
 
@@ -326,7 +327,8 @@ def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) 
 
 
 def new_optimizer(settings: Training, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Optimizer of a run."""
+    """Optimizer of a run, of what is not frozen."""
+    weights = [one for one in weights if one.requires_grad]
     lr, decay = settings.lr, settings.weight_decay
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)

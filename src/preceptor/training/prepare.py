@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -24,15 +24,25 @@ from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import DISTANCE_NAMES, GUIDANCE_NAMES, Training, distance_weights
+from preceptor.config.training import (
+    DISTANCE_NAMES,
+    GUIDANCE_NAMES,
+    Augmentation,
+    Training,
+    distance_weights,
+)
+from preceptor.data.cache import CachedFeatures
 from preceptor.data.loader import Rows
+from preceptor.data.store import Store, fill, positions_among
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.inference.predict import to_device, uses_channels_last
 from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.losses.guidance.matching import Cyborg
 from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
+from preceptor.models.frozen import Cut, cut, freeze
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
 from preceptor.utils.plugins import source_digest
@@ -156,7 +166,12 @@ def build_for(
     if config.labels == "marks" and len(classes) != 2:
         config, classes = config.model_copy(update={"positive": MARKS[1]}), MARKS
     training = config.training
-    return build_model(
+    if training.frozen is not None and config.weights == "none":
+        raise InputError(
+            f"frozen is {training.frozen}, and weights is none: random weights would be kept; give "
+            "weights of the network, or leave frozen out"
+        )
+    model = build_model(
         config.backbone,
         classes,
         positive=config.positive,
@@ -172,6 +187,9 @@ def build_for(
         pool=Pool(training.pool, training.pool_top),
         network=config.network,
     )
+    if training.frozen is not None:
+        freeze(model, training.frozen)
+    return model
 
 
 def method_of(training: Training) -> Guidance | None:
@@ -216,6 +234,77 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
     marked = (manifest.map_mask & workspace.human_maps_from(config))[which]
     positive = model.spec.positive_index
     return replace(rows, labels=np.where(marked, positive, 1 - positive))
+
+
+def pixels_needed(config: RunConfig) -> str:
+    """Why the training of a run needs its images, and not only features of them; "" = it does not.
+
+    Features are cached of images and of their mirror images.
+    """
+    training, plain = config.training, Augmentation()
+    if training.cache == "none":
+        return "cache is none"
+    free = {"flip"} | (set() if config.changes_outside else {"outside", "outside_rate"})
+    for name in type(plain).model_fields:
+        if name not in free and getattr(training.augmentation, name) != getattr(plain, name):
+            return f"augmentation.{name} changes images"
+    method = method_of(training) if config.guided else None
+    if method is not None and not method.needs <= {"map", "layers"}:
+        return f"{method.name} changes images or differentiates by them"
+    return ""
+
+
+_FEATURE_BATCH = 32  # images; always as many, since a kernel may round by the size of its batch
+
+
+def cached_features(
+    cut: Cut,
+    workspace: Workspace,
+    settings: Training,
+    rows: NDArray[np.int64],
+    mirrored: NDArray[np.int64],
+    tell: Callable[[str], None],
+) -> CachedFeatures:
+    """Features of manifest rows, and of the mirror images of some, computed if they are not cached.
+
+    Images are found by their content. A killed process loses one batch at most.
+
+    Raises:
+        InputError: The features do not fit on the disk, or into half precision.
+    """
+    form, device = cut.model.spec.image_format, cut.model.device
+    key = digest([cut.digest(), settings.threads, settings.channels_last, device.type])
+    assert cut.upper.takes is not None
+    channels, *grid = cut.upper.takes
+    found: list[NDArray[Any]] = []
+    for which, kind in ((rows, ""), (mirrored, "-mirrored")):
+        images = workspace.rows(which, form, cache=settings.cache)
+        # Two bytes for each channel.
+        shape = (*grid, 2 * channels)
+        store = Store(workspace.cache_dir, f"features-{key}{kind}-v1", shape)
+
+        def make(part: NDArray[np.int64], images: Rows = images, kind: str = kind) -> Any:
+            pixels = images.batch(np.resize(part, _FEATURE_BATCH)).images
+            pixels = to_device(pixels, device, uses_channels_last(cut.model))
+            features = cut.features(pixels.flip(3) if kind else pixels)[: len(part)].half()
+            if not features.isfinite().all():
+                raise InputError(
+                    f"frozen: features of {cut.layer.name} are too large for half precision; name "
+                    "another layer, or set cache: none"
+                )
+            return features.permute(0, 2, 3, 1).contiguous().cpu().numpy().view(np.uint8)
+
+        def told(count: int, store: Store = store, kind: str = kind) -> None:
+            what = f"{count:,} {'mirror images' if kind else 'images'}"
+            size = f"{count * store.item_bytes / 2**20:,.0f} MiB"
+            tell(f"frozen: features of {what} up to {cut.layer.name} are computed once ({size})")
+
+        hashes = workspace.contents.images[which]
+        fill(store, hashes, make, _FEATURE_BATCH, told)
+        positions = np.full(len(workspace.manifest), -1)
+        positions[which] = positions_among(hashes, store.digests())
+        found += [store.pixels().view(np.float16), positions]
+    return CachedFeatures(workspace.images(form, settings.cache), *found)
 
 
 _WARM, _TIMED = 2, 5
@@ -280,10 +369,13 @@ def _steps(config: RunConfig, classes: Sequence[str], device: torch.device) -> I
     model = build_for(config, classes, load_weights=False).to(device)
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if model.frozen and not pixels_needed(config):
+        model = cut(model, model.frozen[-1]).upper
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     side, batch = model.spec.input_size, settings.batch_size
-    images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
+    shape = model.takes or (settings.in_chans, side, side)
+    images = torch.randint(0, 256, (batch, *shape), device=device)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % len(model.spec.classes)

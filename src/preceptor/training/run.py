@@ -22,6 +22,7 @@ import torchvision
 from preceptor.config.files import dump_config
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
+from preceptor.data.cache import CachedFeatures
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
@@ -29,8 +30,9 @@ from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.inference.predict import score_frame, to_device
 from preceptor.losses.guidance import Guidance
 from preceptor.metrics.scores import fixed_thresholds
-from preceptor.models.build import load_model, save_model
+from preceptor.models.build import load_model, save_model, with_pool
 from preceptor.models.features import has_batch_norm
+from preceptor.models.frozen import cut
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
@@ -40,7 +42,15 @@ from preceptor.training.last_layer import (
     with_last_layer_trained,
 )
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
-from preceptor.training.prepare import build, guided_rows, image_formats, method_of, run_id_of
+from preceptor.training.prepare import (
+    build,
+    cached_features,
+    guided_rows,
+    image_formats,
+    method_of,
+    pixels_needed,
+    run_id_of,
+)
 from preceptor.training.record import (
     Progress,
     RunRecord,
@@ -48,6 +58,7 @@ from preceptor.training.record import (
     flat_metrics,
     lowest_auc,
     metrics_table,
+    restore,
 )
 from preceptor.training.validation import (
     best_readout,
@@ -180,11 +191,21 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
         return
     release_memory(device)
     model, rows, validation = _prepare(run, workspace)
-    trainer = _trainer(config, device, model, rows)
-    reference = partial(_reference, config, workspace, model, device)
-    progress = fit(run, trainer, validation, reference)
+    if config.training.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
+    trained, source, scored = model, None, validation
+    if model.frozen:
+        trained, source = _above(run, workspace, model, rows, validation)
+    if source is not None:
+        rows = replace(rows, images=source)
+        scored = {name: replace(one, images=source) for name, one in validation.items()}
+    trainer = _trainer(config, device, trained, rows)
+    reference = partial(_reference, config, workspace, model, device, source)
+    progress = fit(run, trainer, scored, reference)
     record = _record(run, model, rows, progress, device)
-    model.load_state_dict(progress.best_state)
+    restore(trained, progress.best_state)
+    restore(model, progress.best_state)
     try:
         check_trained(model)
     except InputError as error:
@@ -193,12 +214,39 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
             "another backbone"
         ) from error
     if config.training.readout == "auto":
-        own, model = model, best_readout(model, validation, config.validation_negatives)
+        read = best_readout(trained, scored, config.validation_negatives)
+        own, model = model, with_pool(model, read.spec.pool)
         if model is not own:  # the metrics of an epoch are those of the model's own pooling
             record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
     log = "".join(f"{epoch_line(row, len(progress.history))}\n" for row in progress.history)
     tables = {"metrics.csv": metrics_table(progress.history), "log.txt": log}
     _write(run, workspace, model, tables, record)
+
+
+def _above(
+    run: RunContext,
+    workspace: Workspace,
+    model: GuidedModel,
+    rows: Rows,
+    validation: dict[str, Rows],
+) -> tuple[GuidedModel, CachedFeatures | None]:
+    """What is trained of a model with a frozen part, and its cached features, if they suffice."""
+    settings, parts = run.config.training, cut(model, model.frozen[-1])
+    if why := pixels_needed(run.config):
+        side = model.spec.input_size
+        blank = torch.zeros(settings.batch_size, settings.in_chans, side, side, dtype=torch.uint8)
+        parts.features(blank.to(model.device))  # the first time takes longer
+        started = time.perf_counter()
+        parts.features(blank.to(model.device))
+        seconds = time.perf_counter() - started
+        run.tell(
+            f"frozen: features up to {parts.layer.name} are computed for every batch, {seconds:.2g}"
+            f" s each, since {why}"
+        )
+        return model, None
+    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in validation.values())]))
+    mirrored = rows.rows if settings.augmentation.flip else rows.rows[:0]
+    return parts.upper, cached_features(parts, workspace, settings, every, mirrored, run.tell)
 
 
 def _compute_last_layer(
@@ -278,9 +326,6 @@ def build_untrained(workspace: Workspace, config: RunConfig) -> GuidedModel:
 def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
     """Trainer with model, optimizer and batches."""
     settings = config.training
-    if settings.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = model.to(device)
     method = method_of(settings) if config.guided else None
     stream = _stream(config, device, rows, method)
     if stream.sizes[0] < 2 and has_batch_norm(model):  # the variance of one image is 0
@@ -318,11 +363,16 @@ def _stream(
 
 
 def _reference(
-    config: RunConfig, workspace: Workspace, model: GuidedModel, device: torch.device
+    config: RunConfig,
+    workspace: Workspace,
+    model: GuidedModel,
+    device: torch.device,
+    source: CachedFeatures | None,
 ) -> TrainingStream:
     """Batches of the training images with one centered map, by which λ is measured."""
     centred = config.model_copy(update={"maps": MapSource(kind="centre"), "guide_classes": None})
     rows = guided_rows(workspace, centred, model)
+    rows = rows if source is None else replace(rows, images=source)
     return _stream(centred, device, rows, method_of(config.training))
 
 
