@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from preceptor.config.files import dump_config, load_config
 from preceptor.config.run import RunConfig
-from preceptor.data.cache import CachedFeatures
+from preceptor.data.cache import Features
 from preceptor.data.store import StoreWriter
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -24,11 +24,11 @@ from preceptor.models.build import build_model, load_model
 from preceptor.models.frozen import cut, freeze
 from preceptor.models.networks import separate
 from preceptor.training.prepare import (
-    cached_features,
     guided_rows,
     pixels_needed,
     run_id_of,
     step_seconds,
+    trained_part,
 )
 from preceptor.training.run import build_untrained, train
 from tests import forked
@@ -124,13 +124,13 @@ def test_a_frozen_model_keeps_its_statistics_in_training_mode() -> None:
 
 def test_where_a_network_cannot_be_cut() -> None:
     model = build_model("resnet18", ["a", "b"], input_size=64)
-    with pytest.raises(InputError, match=r"no such layer before its head; .*, of conv1.*layer3"):
+    with pytest.raises(InputError, match=r"no such layer before its head\); .* of .*layer2"):
         cut(model, "blocks.4")
-    with pytest.raises(InputError, match=r"frozen is layer3\.0\.conv1, where the network cannot"):
+    with pytest.raises(InputError, match=r"frozen is layer3\.0\.conv1, and the network cannot"):
         cut(model, "layer3.0.conv1")
     with pytest.raises(InputError, match=r"frozen is layer1\.1\.bn2.*not a function of its output"):
         cut(model, "layer1.1.bn2")
-    with pytest.raises(InputError, match=r"frozen is 0\.001, and .* name a layer"):
+    with pytest.raises(InputError, match=r"frozen is 0\.001, and .* name another layer"):
         cut(model, 0.001)
     vit = build_model("test_vit", ["a", "b"], input_size=64)
     with pytest.raises(InputError, match="test_vit: frozen needs an exact class activation map"):
@@ -233,12 +233,13 @@ def test_the_last_layer_is_trained_again_and_steps_are_timed(
         load_model(again / "model")(torch.zeros(1, 3, 32, 32))
 
 
-def filled(run: RunConfig, cache: Path, told: list[str]) -> CachedFeatures:
+def filled(run: RunConfig, cache: Path, told: list[str]) -> Features:
     workspace = Workspace.open(run.manifest, cache)
     model = build_untrained(workspace, run)
-    rows = guided_rows(workspace, run, model).rows
-    parts = cut(model, model.frozen[-1])
-    return cached_features(parts, workspace, run.training, rows, rows, told.append)
+    rows = guided_rows(workspace, run, model)
+    features = trained_part(run, workspace, model, rows, {}, told.append)[1]
+    assert features is not None
+    return features
 
 
 def killed() -> None:
@@ -281,9 +282,9 @@ def test_a_killed_cache_goes_on_and_is_the_same(tmp_path: Path, weights: str, co
         assert one.shape == (90, 4, 4, 64)
     rows = np.array([3, 1, 4])
     flips = np.array([True, False, True])
-    mixed = found[0].canvases(rows, flips)
-    np.testing.assert_array_equal(mixed[1], found[0].canvases(rows)[1])
-    near = found[0].canvases(rows)[:, :, ::-1]  # nearly equivariant, at a stride of its own
+    mixed = found[0].of(rows, flips)
+    np.testing.assert_array_equal(mixed[1], found[0].of(rows, None)[1])
+    near = found[0].of(rows, None)[:, :, ::-1]  # nearly equivariant, at a stride of its own
     assert not np.array_equal(mixed[0], near[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -91,38 +92,20 @@ class DecodedImages:
 ImageSource = CachedImages | DecodedImages
 
 
-@dataclass(frozen=True)
-class CachedFeatures:
-    """Features of images by manifest row, from a memory-mapped cache, with the maps of images."""
+class Features(NamedTuple):
+    """Features of images by manifest row, from a memory-mapped cache."""
 
-    images: ImageSource
     plain: NDArray[np.float16]  # (m, h, w, K)
     positions: NDArray[np.int64]  # (n,) position of the features of each row; −1 for none
     mirrored: NDArray[np.float16]  # (k, h, w, K) of the images flipped left and right
     mirrored_positions: NDArray[np.int64]
 
-    @property
-    def side(self) -> int:
-        """Canvas side of the images in pixels."""
-        return self.images.side
-
-    @property
-    def sizes(self) -> NDArray[np.int32]:
-        """(n, 2) width and height of the original images."""
-        return self.images.sizes
-
-    def canvases(
-        self, rows: NDArray[np.int64], flips: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float16]:
+    def of(self, rows: NDArray[np.int64], flips: NDArray[np.bool_] | None) -> NDArray[np.float16]:
         """(B, h, w, K) features of these rows, of the mirror images where `flips`."""
         features = self.plain[self.positions[rows]]
         if flips is not None and flips.any():
             features[flips] = self.mirrored[self.mirrored_positions[rows[flips]]]
         return features
-
-    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
-        return self.images.human_maps(rows)
 
 
 def in_memory(pixels: NDArray[np.uint8]) -> CachedImages:

@@ -29,7 +29,7 @@ from preceptor.data.augment import (
     partners_of,
     prepare,
 )
-from preceptor.data.cache import CachedFeatures, ImageSource, in_memory
+from preceptor.data.cache import Features, ImageSource, in_memory
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.resampling import resample, turn_maps
 
@@ -104,7 +104,7 @@ class MapTargets:
 class Rows:
     """Rows of a run, in manifest order."""
 
-    images: ImageSource | CachedFeatures
+    images: ImageSource
     rows: NDArray[np.int64]  # (n,) manifest rows
     labels: NDArray[np.int64]
     size: int  # side of the model's input in pixels
@@ -112,6 +112,7 @@ class Rows:
     sample_weight: NDArray[np.float32] | None = None  # (n,) v_k
     targets: MapTargets | None = None
     grid: tuple[int, int] = (1, 1)  # of the model's features
+    features: Features | None = None  # which batches have for images
     boxes: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,19 +150,18 @@ class Rows:
         """Host work of a batch: canvases, and map targets on the kept part of the canvas, with
         `in_input` also on `mask_grid`.
         """
-        boxes, side, source = self.boxes[chosen], self.images.side, self.images
-        changes = None
+        boxes, side, changes = self.boxes[chosen], self.images.side, None
         if settings is not None and numbers is not None:
             changes = changes_of(settings, numbers, side)
             boxes = changes.boxes(boxes, side)
-        if isinstance(source, CachedFeatures):
-            taken = source.canvases(self.rows[chosen], None if changes is None else changes.flips)
-            canvases = torch.from_numpy(taken).permute(0, 3, 1, 2)
+        if self.features is not None:
+            taken = self.features.of(self.rows[chosen], None if changes is None else changes.flips)
+            images = torch.from_numpy(taken).permute(0, 3, 1, 2)
         else:
-            canvases = torch.from_numpy(source.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
+            images = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
             if changes is None and side != self.size:
-                canvases = vision.resize(canvases, [self.size, self.size], antialias=True)
-        batch = Batch(canvases, torch.from_numpy(self.labels[chosen]))
+                images = vision.resize(images, [self.size, self.size], antialias=True)
+        batch = Batch(images, torch.from_numpy(self.labels[chosen]))
         if self.sample_weight is not None:
             batch = batch._replace(sample_weight=torch.from_numpy(self.sample_weight[chosen]))
         if self.targets is not None:
@@ -172,14 +172,14 @@ class Rows:
             weight = torch.from_numpy(self.targets.weight[chosen])
             batch = batch._replace(maps=maps[0], map_weight=weight)
             batch = batch._replace(input_maps=maps[1] if in_input else None)
-        if settings is None or changes is None or isinstance(source, CachedFeatures):
+        if settings is None or changes is None or self.features is not None:
             return Staged(batch, None)
         outside = self._outside(chosen, boxes, changes, settings)
         partners = None
         if outside is not None and outside.kind == "other":
             which = outside.places.numpy()
             others = partners_of(changes.keys[which], chosen[which], len(self))
-            partners = torch.from_numpy(source.canvases(self.rows[others]))
+            partners = torch.from_numpy(self.images.canvases(self.rows[others]))
         return Staged(batch, prepare(changes, side, self.size, outside, partners))
 
     def _outside(

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from preceptor.config.settings import ImageFormat
@@ -388,28 +388,26 @@ def fill(
     make: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
     batch: int,
     tell: Callable[[int], None],
-) -> None:
-    """Append the arrays of (n, 16) contents that a store lacks; one process at a time makes them.
+) -> NDArray[np.int64]:
+    """Append the arrays of (n, 16) contents that a store lacks; returns the positions of all.
 
-    `make` makes the arrays of positions among the contents, `batch` at most, which are stored
-    before the next ones are made; `tell` is called with the number of arrays that are lacking.
+    `make` makes the arrays of at most `batch` positions among the contents, and `tell` is called
+    with the number that is lacking. One process at a time fills a store.
     """
-    if (positions_among(hashes, store.digests()) >= 0).all():
-        return
-    with _locked(store.folder, needed=True, name=f"{store.name}.lock"):
-        absent = np.flatnonzero(positions_among(hashes, store.digests()) < 0)
-        left = absent[np.sort(np.unique(hashes[absent], axis=0, return_index=True)[1])]
-        if not len(left):  # another process has made them meanwhile
-            return
-        _check_space(store.folder, len(left) * store.item_bytes)
-        tell(len(left))
-        parts = [left[start : start + batch] for start in range(0, len(left), batch)]
-        with contextlib.closing(StoreWriter(store)) as writer:
-            for part in track(parts, total=len(parts), title="features"):
-                for at, array in zip(part, make(part), strict=True):
-                    writer.put(hashes[at].tobytes(), array, (0, 0))
-                writer.flush()
-                process.beat()
+    if (positions_among(hashes, store.digests()) < 0).any():
+        with _locked(store.folder, needed=True, name=f"{store.name}.lock"):
+            left = np.flatnonzero(positions_among(hashes, store.digests()) < 0)
+            _check_space(store.folder, len(left) * store.item_bytes)
+            if len(left):  # another process may have made them meanwhile
+                tell(len(left))
+            parts = [left[start : start + batch] for start in range(0, len(left), batch)]
+            with contextlib.closing(StoreWriter(store)) as writer:
+                for part in track(parts, total=len(parts), title="features"):
+                    for at, array in zip(part, make(part), strict=True):
+                        writer.put(hashes[at].tobytes(), array, (0, 0))
+                    writer.flush()
+                    process.beat()
+    return positions_among(hashes, store.digests())
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -428,7 +426,11 @@ def _locked(cache_dir: Path | None, *, needed: bool, name: str = "fill.lock") ->
         try:
             if cache_dir is not None:
                 cache_dir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(cache_dir / name))
+                lock = FileLock(cache_dir / name)
+                while not lock.is_locked:  # a worker that waits for another is not hung
+                    process.beat()
+                    with contextlib.suppress(Timeout):
+                        stack.enter_context(lock.acquire(timeout=30))
         except (OSError, NotImplementedError) as error:
             if needed:
                 why = getattr(error, "strerror", None) or error

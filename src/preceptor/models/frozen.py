@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import IDENTITY_TOLERANCE, random_images
 from preceptor.utils.process import evaluating, out_of_memory
 from preceptor.utils.results import digest
+
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class Layer(NamedTuple):
@@ -46,14 +48,13 @@ class Cut(NamedTuple):
 
     def digest(self) -> str:
         """Hash of what the features of an image depend on, beside the processor."""
-        spec, state = self.model.spec, hashlib.blake2b(digest_size=10)
+        spec, state = self.model.spec, hashlib.blake2b(torch.__version__.encode(), digest_size=10)
         for name in self.layer.lower:
             for key, value in self.model.backbone.get_submodule(name).state_dict().items():
                 state.update(f"{name}.{key}".encode())
                 state.update(value.detach().cpu().contiguous().numpy().tobytes())
-        network = [spec.backbone, dict(spec.backbone_args), spec.factory, self.layer.name]
-        images = [spec.in_chans, spec.input_size, spec.mean, spec.std, spec.fit]
-        return digest([network, images, state.hexdigest(), torch.__version__])
+        network = [spec.backbone, dict(spec.backbone_args), spec.factory, spec.mean, spec.std]
+        return digest([network, spec.image_format, self.layer, state.hexdigest()])
 
 
 def freeze(model: GuidedModel, frozen: float | str) -> None:
@@ -66,8 +67,7 @@ def freeze(model: GuidedModel, frozen: float | str) -> None:
             most this share below.
 
     Raises:
-        InputError: There is no such layer, the network cannot be cut there, or its class activation
-            map is not exact.
+        InputError: The network cannot be cut there, or has no exact class activation map.
     """
     model.frozen = cut(model, frozen).layer.lower
     for name in model.frozen:
@@ -80,68 +80,49 @@ def cut(model: GuidedModel, frozen: float | str) -> Cut:
 
     On a random image, what follows the layer must have the logits and maps of the whole network.
     """
-    name = model.spec.backbone
+    name, layers = model.spec.backbone, _layers(model)
     if model.spec.cam != "cam":
         raise InputError(
             f"{name}: frozen needs an exact class activation map, and the backbone has Grad-CAM "
             "only; use another backbone, or leave frozen out"
         )
-    layers = _layers(model)
     blocks = [one for one in layers if one.name.removeprefix("module.").count(".") < 2]
     if isinstance(frozen, float):
-        for layer in reversed(blocks):
-            if 0 < layer.share <= frozen and not isinstance(upper := _upper(model, layer), str):
-                return Cut(model, upper, layer)
-        raise InputError(
-            f"{name}: frozen is {frozen:g}, and the network cannot be cut with at most this share "
-            "of its layers below; name a layer"
-        )
-    named = [one for one in layers if one.name in (frozen, f"module.{frozen}")]
-    if not named:
-        names = ", ".join(one.name for one in blocks if one.share)
-        raise InputError(
-            f"{name}: frozen is {frozen}, and the network has no such layer before its head; name "
-            f"another one, of {names}"
-        )
-    upper = _upper(model, named[0])
-    if isinstance(upper, str):
-        raise InputError(
-            f"{name}: frozen is {frozen}, where the network cannot be cut ({upper}); name another "
-            "layer"
-        )
-    return Cut(model, upper, named[0])
-
-
-def _images(model: GuidedModel) -> Tensor:
-    return random_images(model, torch.Generator().manual_seed(0))
+        wanted = [one for one in reversed(blocks) if 0 < one.share <= frozen]
+    else:
+        wanted = [one for one in layers if one.name in (frozen, f"module.{frozen}")]
+    upper: GuidedModel | str = "it has no such layer before its head"
+    for layer in wanted:
+        upper = _upper(model, layer)
+        if isinstance(upper, GuidedModel):
+            return Cut(model, upper, layer)
+    some = ", ".join([one.name for one in blocks if one.share >= 1 / 3][:12])
+    raise InputError(
+        f"{name}: frozen is {frozen}, and the network cannot be cut there ({upper}); name another "
+        f"layer, such as one of {some}"
+    )
 
 
 def _layers(model: GuidedModel) -> list[Layer]:
     """Layers before the head, in the order in which a forward pass finishes them."""
-    modules = {name: part for name, part in model.backbone.named_modules() if name}
-    finished: dict[str, None] = {}  # in the order of the last time
+    modules, order = dict(model.backbone.named_modules()), list[str]()
     handles = [
-        part.register_forward_hook(partial(_note, finished, name)) for name, part in modules.items()
+        part.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, part in modules.items()
     ]
     try:
         with evaluating(model), torch.no_grad():
-            model.backbone.forward_features(_images(model))  # type: ignore[operator]
+            model.backbone.forward_features(random_images(model))  # type: ignore[operator]
     finally:
         for handle in handles:
             handle.remove()
-    heavy = [name for name in finished if getattr(modules[name], "weight", None) is not None]
-    heavy = [name for name in heavy if modules[name].get_parameter("weight").ndim > 1]
-    layers, lower, below = list[Layer](), list[str](), 0
-    for name in finished:
-        below += name in heavy
+    finished = [*dict.fromkeys(reversed(order))][::-1]  # by the last time
+    counts = np.cumsum([isinstance(modules[name], _WEIGHTED) for name in finished])
+    layers, lower = list[Layer](), list[str]()
+    for name, count in zip(finished, counts.tolist(), strict=True):
         lower = [*(one for one in lower if not one.startswith(f"{name}.")), name]
-        layers.append(Layer(name, tuple(lower), below / max(len(heavy), 1)))
+        layers.append(Layer(name, tuple(lower), count / max(counts[-1], 1)))
     return layers
-
-
-def _note(finished: dict[str, None], name: str, *_: Any) -> None:
-    finished.pop(name, None)
-    finished[name] = None
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it ends a forward pass)
@@ -174,7 +155,7 @@ def _upper(model: GuidedModel, layer: Layer) -> GuidedModel | str:
     upper.frozen = ()
     try:
         with evaluating(model), evaluating(upper), torch.no_grad():
-            images = _images(model)
+            images = random_images(model)
             features = _output_of(model, layer.name, images)
             upper.takes = tuple(features.shape[1:])
             whole, found = model(images, "every"), upper(entered := features.clone(), "every")
@@ -188,5 +169,4 @@ def _upper(model: GuidedModel, layer: Layer) -> GuidedModel | str:
         if out_of_memory(error):
             raise
         return reason(error, 100)
-    upper.train(model.training)
     return upper

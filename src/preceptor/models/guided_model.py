@@ -75,13 +75,10 @@ class GuidedModel(nn.Module):
     Args:
         backbone: Network with its classifier, in the interface of timm's.
         spec: Specification of the model.
-        takes: (K, h, w) of the features that it takes for images, see `models.frozen`; None =
-            images.
+        takes: (K, h, w) of the features that it takes for images, see `models.frozen`; () = images.
     """
 
-    def __init__(
-        self, backbone: nn.Module, spec: ModelSpec, takes: tuple[int, ...] | None = None
-    ) -> None:
+    def __init__(self, backbone: nn.Module, spec: ModelSpec, takes: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
@@ -304,11 +301,8 @@ class GuidedModel(nn.Module):
         return self
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError.
-
-        Of a model that takes features, features in float32.
-        """
-        if self.takes is not None:
+        """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError."""
+        if self.takes:  # features
             return images.float()
         if images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}; give uint8 images, from 0 to 255")

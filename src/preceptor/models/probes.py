@@ -94,8 +94,9 @@ def _other_values(
                 value.copy_(old)
 
 
-def random_images(model: GuidedModel, generator: torch.Generator) -> Tensor:
-    """Two random images in the format of a model, normalized."""
+def random_images(model: GuidedModel, generator: torch.Generator | None = None) -> Tensor:
+    """Two random images in the format of a model, normalized; always the same by default."""
+    generator = generator or torch.Generator().manual_seed(0)
     side = model.spec.input_size
     images = torch.randn((2, model.spec.in_chans, side, side), generator=generator)
     some = next(model.parameters())

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
@@ -31,18 +32,18 @@ from preceptor.config.training import (
     Training,
     distance_weights,
 )
-from preceptor.data.cache import CachedFeatures
+from preceptor.data.cache import Features
 from preceptor.data.loader import Rows
-from preceptor.data.store import Store, fill, positions_among
+from preceptor.data.store import Store, fill
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.predict import to_device, uses_channels_last
+from preceptor.inference.predict import to_device
 from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.losses.guidance.matching import Cyborg
 from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
-from preceptor.models.frozen import Cut, cut, freeze
+from preceptor.models.frozen import cut, freeze
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
 from preceptor.utils.plugins import source_digest
@@ -237,10 +238,7 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
 
 
 def pixels_needed(config: RunConfig) -> str:
-    """Why the training of a run needs its images, and not only features of them; "" = it does not.
-
-    Features are cached of images and of their mirror images.
-    """
+    """Why features of its images and their mirror images do not do for a run; "" = they do."""
     training, plain = config.training, Augmentation()
     if training.cache == "none":
         return "cache is none"
@@ -257,54 +255,62 @@ def pixels_needed(config: RunConfig) -> str:
 _FEATURE_BATCH = 32  # images; always as many, since a kernel may round by the size of its batch
 
 
-def cached_features(
-    cut: Cut,
+def trained_part(
+    config: RunConfig,
     workspace: Workspace,
-    settings: Training,
-    rows: NDArray[np.int64],
-    mirrored: NDArray[np.int64],
+    model: GuidedModel,
+    rows: Rows,
+    validation: Mapping[str, Rows],
     tell: Callable[[str], None],
-) -> CachedFeatures:
-    """Features of manifest rows, and of the mirror images of some, computed if they are not cached.
+) -> tuple[GuidedModel, Features | None]:
+    """What is trained of a model: all, or what follows cached features of its frozen part.
 
-    Images are found by their content. A killed process loses one batch at most.
+    Features of images, and of the mirror images of `rows`, are computed where the cache has none.
 
     Raises:
         InputError: The features do not fit on the disk, or into half precision.
     """
-    form, device = cut.model.spec.image_format, cut.model.device
-    key = digest([cut.digest(), settings.threads, settings.channels_last, device.type])
-    assert cut.upper.takes is not None
-    channels, *grid = cut.upper.takes
-    found: list[NDArray[Any]] = []
-    for which, kind in ((rows, ""), (mirrored, "-mirrored")):
-        images = workspace.rows(which, form, cache=settings.cache)
-        # Two bytes for each channel.
-        shape = (*grid, 2 * channels)
-        store = Store(workspace.cache_dir, f"features-{key}{kind}-v1", shape)
+    if not model.frozen:
+        return model, None
+    parts, settings, device = cut(model, model.frozen[-1]), config.training, model.device
+    layer = parts.layer.name
 
-        def make(part: NDArray[np.int64], images: Rows = images, kind: str = kind) -> Any:
+    def features_of(pixels: Tensor) -> Tensor:
+        return parts.features(to_device(pixels, device, settings.channels_last))
+
+    if why := pixels_needed(config):
+        batch, started = rows.batch(np.arange(settings.batch_size) % len(rows)), time.perf_counter()
+        features_of(batch.images)
+        cost = f"for every batch ({time.perf_counter() - started:.2g} s)"
+        tell(f"frozen: features up to {layer} are computed {cost}, since {why}")
+        return model, None
+    key = digest([parts.digest(), settings.threads, settings.channels_last, device.type])
+    channels, *grid = parts.upper.takes
+    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in validation.values())]))
+    mirrored = rows.rows if settings.augmentation.flip else rows.rows[:0]
+    found: list[NDArray[Any]] = []
+    for which, kind in ((every, "images"), (mirrored, "mirror images")):
+        images = workspace.rows(which, model.spec.image_format, cache=settings.cache)
+        mirror, name = kind != "images", f"features-{key}-{kind.replace(' ', '-')}-v1"
+        store = Store(workspace.cache_dir, name, (*grid, 2 * channels))  # of bytes
+
+        def make(part: NDArray[np.int64], images: Rows = images, mirror: bool = mirror) -> Any:
             pixels = images.batch(np.resize(part, _FEATURE_BATCH)).images
-            pixels = to_device(pixels, device, uses_channels_last(cut.model))
-            features = cut.features(pixels.flip(3) if kind else pixels)[: len(part)].half()
+            features = features_of(pixels.flip(3) if mirror else pixels)[: len(part)].half()
             if not features.isfinite().all():
                 raise InputError(
-                    f"frozen: features of {cut.layer.name} are too large for half precision; name "
-                    "another layer, or set cache: none"
+                    f"frozen: features of {layer} are too large for half precision; name another "
+                    "layer, or set cache: none"
                 )
             return features.permute(0, 2, 3, 1).contiguous().cpu().numpy().view(np.uint8)
 
-        def told(count: int, store: Store = store, kind: str = kind) -> None:
-            what = f"{count:,} {'mirror images' if kind else 'images'}"
-            size = f"{count * store.item_bytes / 2**20:,.0f} MiB"
-            tell(f"frozen: features of {what} up to {cut.layer.name} are computed once ({size})")
+        def told(count: int, kind: str = kind) -> None:
+            tell(f"frozen: features of {count:,} {kind} up to {layer} are computed once")
 
-        hashes = workspace.contents.images[which]
-        fill(store, hashes, make, _FEATURE_BATCH, told)
-        positions = np.full(len(workspace.manifest), -1)
-        positions[which] = positions_among(hashes, store.digests())
+        positions, hashes = np.full(len(workspace.manifest), -1), workspace.contents.images[which]
+        positions[which] = fill(store, hashes, make, _FEATURE_BATCH, told)
         found += [store.pixels().view(np.float16), positions]
-    return CachedFeatures(workspace.images(form, settings.cache), *found)
+    return parts.upper, Features(*found)
 
 
 _WARM, _TIMED = 2, 5

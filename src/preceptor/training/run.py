@@ -22,7 +22,7 @@ import torchvision
 from preceptor.config.files import dump_config
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
-from preceptor.data.cache import CachedFeatures
+from preceptor.data.cache import Features
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
@@ -32,7 +32,6 @@ from preceptor.losses.guidance import Guidance
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import load_model, save_model, with_pool
 from preceptor.models.features import has_batch_norm
-from preceptor.models.frozen import cut
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
@@ -44,12 +43,11 @@ from preceptor.training.last_layer import (
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
 from preceptor.training.prepare import (
     build,
-    cached_features,
     guided_rows,
     image_formats,
     method_of,
-    pixels_needed,
     run_id_of,
+    trained_part,
 )
 from preceptor.training.record import (
     Progress,
@@ -194,14 +192,10 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     if config.training.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
-    trained, source, scored = model, None, validation
-    if model.frozen:
-        trained, source = _above(run, workspace, model, rows, validation)
-    if source is not None:
-        rows = replace(rows, images=source)
-        scored = {name: replace(one, images=source) for name, one in validation.items()}
-    trainer = _trainer(config, device, trained, rows)
-    reference = partial(_reference, config, workspace, model, device, source)
+    trained, features = trained_part(config, workspace, model, rows, validation, run.tell)
+    scored = {name: replace(one, features=features) for name, one in validation.items()}
+    trainer = _trainer(config, device, trained, replace(rows, features=features))
+    reference = partial(_reference, config, workspace, model, device, features)
     progress = fit(run, trainer, scored, reference)
     record = _record(run, model, rows, progress, device)
     restore(trained, progress.best_state)
@@ -221,32 +215,6 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     log = "".join(f"{epoch_line(row, len(progress.history))}\n" for row in progress.history)
     tables = {"metrics.csv": metrics_table(progress.history), "log.txt": log}
     _write(run, workspace, model, tables, record)
-
-
-def _above(
-    run: RunContext,
-    workspace: Workspace,
-    model: GuidedModel,
-    rows: Rows,
-    validation: dict[str, Rows],
-) -> tuple[GuidedModel, CachedFeatures | None]:
-    """What is trained of a model with a frozen part, and its cached features, if they suffice."""
-    settings, parts = run.config.training, cut(model, model.frozen[-1])
-    if why := pixels_needed(run.config):
-        side = model.spec.input_size
-        blank = torch.zeros(settings.batch_size, settings.in_chans, side, side, dtype=torch.uint8)
-        parts.features(blank.to(model.device))  # the first time takes longer
-        started = time.perf_counter()
-        parts.features(blank.to(model.device))
-        seconds = time.perf_counter() - started
-        run.tell(
-            f"frozen: features up to {parts.layer.name} are computed for every batch, {seconds:.2g}"
-            f" s each, since {why}"
-        )
-        return model, None
-    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in validation.values())]))
-    mirrored = rows.rows if settings.augmentation.flip else rows.rows[:0]
-    return parts.upper, cached_features(parts, workspace, settings, every, mirrored, run.tell)
 
 
 def _compute_last_layer(
@@ -367,12 +335,11 @@ def _reference(
     workspace: Workspace,
     model: GuidedModel,
     device: torch.device,
-    source: CachedFeatures | None,
+    features: Features | None,
 ) -> TrainingStream:
     """Batches of the training images with one centered map, by which λ is measured."""
     centred = config.model_copy(update={"maps": MapSource(kind="centre"), "guide_classes": None})
-    rows = guided_rows(workspace, centred, model)
-    rows = rows if source is None else replace(rows, images=source)
+    rows = replace(guided_rows(workspace, centred, model), features=features)
     return _stream(centred, device, rows, method_of(config.training))
 
 
