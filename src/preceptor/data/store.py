@@ -427,10 +427,11 @@ def _locked(cache_dir: Path | None, *, needed: bool, name: str = "fill.lock") ->
             if cache_dir is not None:
                 cache_dir.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(cache_dir / name)
-                while not lock.is_locked:  # a worker that waits for another is not hung
-                    process.beat()
-                    with contextlib.suppress(Timeout):
+                while not lock.is_locked:
+                    try:
                         stack.enter_context(lock.acquire(timeout=30))
+                    except Timeout:
+                        process.beat()  # a worker that waits for another is not hung
         except (OSError, NotImplementedError) as error:
             if needed:
                 why = getattr(error, "strerror", None) or error
