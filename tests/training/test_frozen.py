@@ -20,6 +20,8 @@ from preceptor.data.cache import Features
 from preceptor.data.store import StoreWriter
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.inference.predict import predict
+from preceptor.metrics.split_names import SWAPPED
 from preceptor.models.build import build_model, load_model
 from preceptor.models.frozen import cut, freeze
 from preceptor.models.networks import separate
@@ -31,6 +33,7 @@ from preceptor.training.prepare import (
     trained_part,
 )
 from preceptor.training.run import build_untrained, train
+from preceptor.training.validation import validation_sets
 from tests import forked
 from tests.datasets import SQUARES_RUN, squares
 from tests.training.small_runs import small
@@ -185,6 +188,25 @@ def test_cached_features_change_nothing(
     assert not torch.equal(states[0][ABOVE], initial[ABOVE])
 
 
+def test_swapped_images_have_features_of_their_own(config: Any, tmp_path: Path) -> None:
+    """They are no rows of the manifest, and no files of the cache."""
+    manifest = squares(tmp_path / "marked", splits={"train": 24, "val": 24, "test": 12})
+    run = config(FLIPS, manifest=manifest)
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    model = build_untrained(workspace, run)
+    rows, sets = guided_rows(workspace, run, model), validation_sets(workspace, model)
+    upper, _, scored = trained_part(run, workspace, model, rows, sets, lambda line: None)
+    assert set(scored) == {"val", SWAPPED}
+    for name, own in scored.items():
+        assert own.features is not None
+        whole, part = (
+            predict(one, of).probabilities for one, of in ((model, sets[name]), (upper, own))
+        )
+        np.testing.assert_allclose(part, whole, atol=2e-3)
+    again = trained_part(run, workspace, model, rows, sets, lambda line: None)[2]
+    assert again[SWAPPED].features is scored[SWAPPED].features, "computed once"
+
+
 def test_what_needs_pixels(config: Any) -> None:
     assert pixels_needed(config(FLIPS)) == ""
     assert pixels_needed(config({"method": "head"}, alpha=0.5)) == ""
@@ -237,7 +259,7 @@ def filled(run: RunConfig, cache: Path, told: list[str]) -> Features:
     workspace = Workspace.open(run.manifest, cache)
     model = build_untrained(workspace, run)
     rows = guided_rows(workspace, run, model)
-    features = trained_part(run, workspace, model, rows, {}, told.append)[1]
+    features = trained_part(run, workspace, model, rows, {}, told.append)[1].features
     assert features is not None
     return features
 

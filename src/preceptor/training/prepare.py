@@ -269,8 +269,9 @@ def trained_part(
     rows: Rows,
     validation: Mapping[str, Rows],
     tell: Callable[[str], None],
-) -> tuple[GuidedModel, Features | None]:
-    """What is trained of a model: all, or what follows cached features of its frozen part.
+) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
+    """What is trained of a model: all, or what follows cached features of its frozen part; and the
+    rows and validation sets that it takes.
 
     Features of images, and of the mirror images of `rows`, are computed where the cache has none.
 
@@ -278,7 +279,7 @@ def trained_part(
         InputError: The features do not fit on the disk, or into half precision.
     """
     if not model.frozen:
-        return model, None
+        return model, rows, {**validation}
     parts, settings, device = cut(model, model.frozen[-1]), config.training, model.device
     layer = parts.layer.name
 
@@ -290,10 +291,11 @@ def trained_part(
         features_of(batch.images)
         cost = f"for every batch ({time.perf_counter() - started:.2g} s)"
         tell(f"frozen: features up to {layer} are computed {cost}, since {why}")
-        return model, None
+        return model, rows, {**validation}
     key = digest([parts.digest(), settings.threads, settings.channels_last, device.type])
     channels, *grid = parts.upper.takes
-    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in validation.values())]))
+    sets = {name: one for name, one in validation.items() if name != SWAPPED}  # not on the disk
+    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in sets.values())]))
     mirrored = rows.rows if settings.augmentation.flip else rows.rows[:0]
     found: list[NDArray[Any]] = []
     for which, kind in ((every, "images"), (mirrored, "mirror images")):
@@ -317,7 +319,19 @@ def trained_part(
         positions, hashes = np.full(len(workspace.manifest), -1), workspace.contents.images[which]
         positions[which] = fill(store, hashes, make, _FEATURE_BATCH, told)
         found += [store.pixels().view(np.float16), positions]
-    return parts.upper, Features(*found)
+    features = Features(*found)
+    scored = {name: replace(one, features=features) for name, one in sets.items()}
+    if (swapped := validation.get(SWAPPED)) is not None:
+        if (SWAPPED, key) not in workspace.kept:
+            order = np.arange(len(swapped))
+            made = [
+                make(order[start : start + _FEATURE_BATCH], swapped, False)
+                for start in range(0, len(order), _FEATURE_BATCH)
+            ]
+            whole = np.concatenate(made).view(np.float16)
+            workspace.kept[SWAPPED, key] = Features(whole, order, whole[:0], order[:0])
+        scored[SWAPPED] = replace(swapped, features=workspace.kept[SWAPPED, key])
+    return parts.upper, replace(rows, features=features), scored
 
 
 _WARM, _TIMED = 2, 5

@@ -202,10 +202,9 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     if config.training.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
-    trained, features = trained_part(config, workspace, model, rows, validation, run.tell)
-    scored = {name: replace(one, features=features) for name, one in validation.items()}
-    trainer = _trainer(config, device, trained, replace(rows, features=features))
-    reference = partial(_reference, config, workspace, model, device, features)
+    trained, taken, scored = trained_part(config, workspace, model, rows, validation, run.tell)
+    trainer = _trainer(config, device, trained, taken)
+    reference = partial(_reference, config, workspace, model, device, taken.features)
     progress = fit(run, trainer, scored, reference)
     record = _record(run, model, rows, progress, device)
     restore(trained, progress.best_state)
