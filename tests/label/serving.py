@@ -21,7 +21,7 @@ from preceptor.deploy.http import Hosts
 from preceptor.deploy.http_server import listen
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
-from preceptor.label.marks import Bits, bounding_runs, decode_runs, from_text, to_text
+from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
 from tests import forked
 from tests.commands import HANGS
@@ -116,17 +116,7 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     body = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
     body |= {"height": mask.shape[0], "width": mask.shape[1], "started": "2026-01-02T03:04:05Z"}
     body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence"}
-    return body | {"erase": False, "seconds": 0.75, "proposal": None}
-
-
-def proposed(told: Any, size: tuple[int, int]) -> Bits:
-    """Mask of a proposal as the server tells it, in an image of a width and a height."""
-    mask = np.zeros(size[::-1], bool)
-    if told["w"]:
-        x, y, w, h = (told[key] for key in "xywh")
-        pixels = decode_runs(from_text(told["runs"]), w * h)
-        mask[y : y + h, x : x + w] = pixels.reshape(h, w)
-    return mask
+    return body | {"erase": False, "seconds": 0.75}
 
 
 def box(x: int, y: int, w: int, h: int, size: tuple[int, int] = (40, 30)) -> Bits:
@@ -160,7 +150,7 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("access", "name", "cache", "start_from", "new_links")
+_WAY = ("access", "name", "cache", "new_links")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Answers, people, tabs, proposals and damaged images on the page, in a real browser."""
+"""Answers, people, tabs and damaged images on the page, in a real browser."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
 from preceptor.label import queue
-from preceptor.label.db import connect
-from preceptor.label.export import export_marks
 from tests.commands import HANGS
 from tests.label.pages import (
     SHOWN,
@@ -36,7 +32,6 @@ from tests.label.pages import (
     toast,
     write_images,
 )
-from tests.label.serving import box
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -263,99 +258,6 @@ def test_the_second_tab_is_told_and_may_take_over(
         saved(first)
         np.testing.assert_array_equal(server.mask(image), expected)
         assert second.said == []  # type: ignore[attr-defined]
-
-
-def given(folder: Path, *names: str) -> tuple[Path, Mask]:
-    """Manifest with a map of images below a folder: a box with a hole."""
-    mask = box(60, 30, 90, 80, (WIDTH, HEIGHT)) & ~box(90, 60, 10, 20, (WIDTH, HEIGHT))
-    Image.fromarray(mask).save(folder / "map.png")
-    rows = [f"images/{name},real,map.png\n" for name in names]
-    (folder / "maps.csv").write_text("".join(["path,label,saliency\n", *rows]))
-    return folder / "maps.csv", mask
-
-
-def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 2)
-    maps, mask = given(tmp_path, "image-0.png", "image-1.png")
-    with served(folder, tmp_path, start_from=maps) as server, opened(browser, server) as page:
-        offer = page.locator("#offer")
-        assert "a proposal" in offer.inner_text()
-        first, seen = name(page), canvas(page)
-        assert not server.mask(first).any()
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask(first), mask)
-        assert offer.is_hidden()
-        press(page, "e")
-        drag(page, LINE)
-        page.mouse.move(1200, 500)
-        saved(page)
-        np.testing.assert_array_equal(server.mask(first), mask & ~line(page))
-        rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
-        assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
-        leave(page, "n")
-        second = name(page)
-        assert server.ask("SELECT proposal IS NULL FROM answers") == [(0,)]
-        # Undone, it is offered again; hidden, it is not.
-        assert canvas(page) == seen
-        press(page, "a", "Control+z")
-        assert canvas(page) == seen
-        saved(page)
-        assert not server.mask(second).any()
-        offer.get_by_role("button", name="Hide").click()
-        assert offer.is_hidden()
-        assert canvas(page) != seen
-
-
-def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_path: Path) -> None:
-    """From a folder of masks to the table of corrections."""
-    folder = images(tmp_path, 2)
-    ramp = np.repeat(np.linspace(0, 255, WIDTH).round().astype(np.uint8)[None], HEIGHT, 0)
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for number in range(2):
-        Image.fromarray(ramp).save(masks / f"image-{number}.png")
-    cut = {level: ramp >= 2.55 * level for level in (50, 80)}
-    with (
-        served(folder, tmp_path, start_from=masks, classes=("iris", "lid")) as server,
-        opened(browser, server, "Ada", "image-0.png") as page,
-    ):
-        wide = canvas(page)
-        assert page.locator("#level-value").text_content() == "50 %"
-        page.locator("#level").fill("80")
-        page.wait_for_function(
-            "() => document.getElementById('level-value').textContent === '80 %'"
-        )
-        assert canvas(page) != wide
-        page.locator("#stage").focus()
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask("image-0.png"), cut[80])
-        drag(page, LINE)
-        page.mouse.move(1200, 500)
-        saved(page)
-        final = cut[80] | line(page)
-        np.testing.assert_array_equal(server.mask("image-0.png"), final)
-        leave(page, "n")
-        # The second image was loaded ahead, before the level was changed.
-        page.wait_for_function(
-            "() => document.getElementById('level-value').textContent === '80 %'"
-        )
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask("image-1.png"), cut[80])
-        page.reload()
-        assert page.evaluate("JSON.parse(localStorage['preceptor-label-settings']).level") == 80
-    export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
-    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
-    assert row["seconds"] > 0
-    assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
-    added = int((final & ~cut[80]).sum())
-    assert (row["proposed"], row["added"], row["removed"]) == (cut[80].sum(), added, 0)
-    database = connect(server.database, readonly=True)
-    export_marks(database, server.database, tmp_path / "lids", classes=["lid"])
-    (row,) = pd.read_csv(tmp_path / "lids" / "corrections.csv").to_dict("records")
-    assert (row["added"], row["removed"]) == (0, cut[80].sum())  # all was drawn as iris
 
 
 def test_changes_that_are_refused_are_told_and_asked_for_again(

@@ -185,14 +185,12 @@ WRONG: dict[str, list[Any]] = {
     "runs": ["", "AQ", "ÄÄ", None, "AAAA"],
     "started": ["yesterday", "2026", "9" * 40, "0001-01-01T00:00:00+23:00"],
     "seconds": [-1, "1", None, True],
-    "proposal": [1, -1, "1"],
 }
 WRONG_ANSWER: dict[str, list[Any]] = {
     "state": ["done", None],
     "label": ["other", 1],
     "certainty": [0, 4, 1.5],
     "seconds": [-1, "x"],
-    "proposal": [7],
     "tab": [None],
 }
 

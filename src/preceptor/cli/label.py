@@ -47,10 +47,6 @@ def run(
         float | None, Number(min=0, max=1, show_default="1 with --overlap")
     ] = None,
     order: Annotated[LabelOrder | None, typer.Option(show_default="random")] = None,
-    proposals_on_evaluation: Annotated[
-        bool | None, typer.Option(show_default="no-proposals-on-evaluation")
-    ] = None,
-    start_from: Path | None = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     database: Path | None = None,
 ) -> None:
@@ -75,9 +71,6 @@ def run(
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
         order: Order of the images.
-        proposals_on_evaluation: Whether validation and test images have proposals, too.
-        start_from: Maps that are proposed for correction: a map store of preceptor annotate, a
-            manifest with maps, a folder of masks, or a model folder (its decision maps).
         seed: Random seed of the order and the overlap.
         database: Database (default: NAME.label.sqlite beside the manifest).
     """
@@ -95,7 +88,6 @@ def run(
         "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
         "order": order,
-        "proposals_on_evaluation": proposals_on_evaluation,
         "seed": seed,
         "overlap": overlap,
         "overlap_share": overlap_share,
@@ -105,8 +97,6 @@ def run(
     invited = _names("--links", links) or ()
     if not is_local(host) and not invited:
         raise InputError(f"--host {host}: others can reach this page; add --links")
-    if start_from is not None and not start_from.exists():
-        raise InputError(f"--start-from {start_from}: there is no such file or folder; correct it")
     own = _name("--name", name) if name else ""
     origin = find_source(source)
     path = database or origin.database
@@ -119,9 +109,7 @@ def run(
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access: Access = "links" if invited else "local"
-        labeling = labeling_of(
-            prepared, hosts, access, own, start_from=start_from, new_links=new_links
-        )
+        labeling = labeling_of(prepared, hosts, access, own, new_links=new_links)
         try:
             _tell(prepared)
             if taken is not None:

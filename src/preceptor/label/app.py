@@ -29,7 +29,6 @@ from preceptor.label import calls, db, routes, sources
 from preceptor.label.calls import Access, Call, Keys, Labeling, Session
 from preceptor.label.db import Connection, Database, LabelSettings, connect
 from preceptor.label.images import Pictures, look_again
-from preceptor.label.proposals import Proposals
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
 from preceptor.label.sources import Row, Source
@@ -253,21 +252,13 @@ def labeling_of(
     access: Access = "local",
     name: str = "",
     cache: Path | None = None,
-    start_from: Path | None = None,
     *,
     new_links: bool = False,
 ) -> Labeling:
-    """State of a server, with proposals of `open_maps`; `new_links` ends links and sessions."""
+    """State of a server; `new_links` ends links and sessions."""
     database = Database(prepared.path)
     reading = database.reading
     lead = database.write(lambda to: calls.add_person(to, name)).id if name else 0
-    proposals = None
-    if start_from is not None:
-        source, names = prepared.source, None
-        if start_from.is_dir() and not source.is_folder:
-            table, _ = sources.checked_table(source)
-            names = dict(zip(table["name"], table["path"], strict=True))
-        proposals = Proposals(start_from, source.root, database, prepared.settings, names)
     labeling = Labeling(
         database,
         prepared.source,
@@ -277,7 +268,6 @@ def labeling_of(
         Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
         access,
-        proposals,
         lead,
     )
     database.write(lambda writing: look_again(writing, labeling.source.root))

@@ -28,7 +28,6 @@ from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
 from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.proposals import Proposals
 from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
 from preceptor.label.sources import Source
 
@@ -191,7 +190,6 @@ class Labeling:
     pictures: files.Pictures
     static: Mapping[str, Path]
     access: Access = "local"  # how people come in
-    proposals: Proposals | None = None
     lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
@@ -309,9 +307,7 @@ class StrokeBody(Body):
     """A stroke; its rectangle lies in an image of `width` × `height` pixels."""
 
     uuid: Uuid
-    tool: Literal[
-        "brush", "eraser", "polygon", "box", "wand", "proposal", "fill", "smooth", "grow", "shrink"
-    ]
+    tool: Literal["brush", "eraser", "polygon", "box", "wand", "fill", "smooth", "grow", "shrink"]
     class_: str = Field(alias="class")
     erase: bool
     width: Number
@@ -323,7 +319,6 @@ class StrokeBody(Body):
     runs: str
     started: Time
     seconds: Seconds
-    proposal: Number | None = None
 
 
 class TurnBody(Body):
@@ -339,7 +334,6 @@ class AnswerBody(Body):
     label: str | None = None
     certainty: Annotated[int, Field(ge=1, le=3)] | None = None
     seconds: Seconds
-    proposal: Number | None = None
 
 
 class OpenBody(Body):

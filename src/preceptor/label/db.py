@@ -30,7 +30,7 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 10  # `user_version` of the file; other formats are refused
+FORMAT = 11  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
@@ -40,7 +40,6 @@ _ANSWER = """
     certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
     at TEXT NOT NULL,
     seconds REAL NOT NULL,
-    proposal INTEGER REFERENCES proposals,
     event INTEGER NOT NULL,              -- orders answers: a clock may be set back
     PRIMARY KEY (image, person)
 """
@@ -77,16 +76,6 @@ CREATE TABLE people (
     created TEXT NOT NULL
 );
 
-CREATE TABLE proposals (
-    id INTEGER PRIMARY KEY,
-    image INTEGER NOT NULL REFERENCES images,
-    source TEXT NOT NULL,                -- the maps, and the version of their files
-    level INTEGER NOT NULL,              -- percent of the map from which a pixel is proposed
-    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
-    runs BLOB NOT NULL,
-    UNIQUE (image, source, level)
-);
-
 CREATE TABLE strokes (
     id INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL UNIQUE,
@@ -101,7 +90,6 @@ CREATE TABLE strokes (
     started TEXT NOT NULL,
     seconds REAL NOT NULL,
     undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
-    proposal INTEGER REFERENCES proposals,
     saved TEXT NOT NULL,
     UNIQUE (image, person, number)
 );
@@ -333,7 +321,6 @@ class LabelSettings:
     seed: int = 0  # random seed of the order and of the overlap
     overlap: int = 1  # number of people who mark the images of the overlap
     overlap_share: float = 0.0  # share of the images in the overlap
-    proposals_on_evaluation: bool = False  # whether val and test images have proposals
 
 
 def read_setting(connection: Connection, key: str, default: Any = None) -> Any:

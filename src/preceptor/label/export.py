@@ -140,7 +140,7 @@ def _most_frequent(labels: Sequence[str]) -> str:
     return ranked[0][0] if ranked[0][1] > ranked[1][1] else ""
 
 
-MANIFEST, RECORD, CORRECTIONS = "manifest.csv", "import.json", "corrections.csv"
+MANIFEST, RECORD = "manifest.csv", "import.json"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 NO_PIXEL = "images have marks of most people that share no pixel; they are not annotated"
@@ -158,9 +158,6 @@ def export_marks(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the marks of a database, as they are at one moment, to a new or empty folder.
-
-    Where proposals were shown, `corrections.csv` has for each answer the level and the pixels of
-    the proposal, the pixels that the person added and removed, and the seconds.
 
     Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
     not annotated; those without an answer keep what the manifest says, as do those whose file was
@@ -221,7 +218,7 @@ def _export(
     settled = marks.settled_people(connection, [row["id"] for row in rows.values()])
     folders = annotator_folders(names)
     drawer = MapDrawer(partial, folders, merge)
-    strokes, corrected = 0, list[tuple[Any, ...]]()
+    strokes = 0
     for at, path in enumerate(paths):
         row = rows.get(path)
         given, judged, saliency, marked = [], [], "", 0
@@ -237,10 +234,6 @@ def _export(
             for one in judged:
                 maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
                 strokes += count
-                if one["proposal"] is not None:
-                    corrected.append(
-                        (path, people[one["person"]], *correction(connection, one, classes))
-                    )
             chosen = [one for one in judged if one["person"] == settled.get(row["id"])]
             if chosen and merge in MERGES:
                 drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
@@ -265,9 +258,6 @@ def _export(
         )
     manifest = Manifest.from_frame(frame, to.parent, database, need=())
     manifest.write(partial / MANIFEST)
-    if corrected:
-        columns = ("path", "annotator", "level", "proposed", "added", "removed", "seconds")
-        pd.DataFrame(corrected, columns=columns).to_csv(partial / CORRECTIONS, index=False)
     if answers:
         exported.notes["images with answers are no longer in the manifest"] = len(answers)
     record = {
@@ -283,24 +273,6 @@ def _export(
     }
     (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
-
-
-def correction(
-    connection: Connection, answer: sqlite3.Row, classes: Sequence[str]
-) -> tuple[int, int, int, int, float]:
-    """Level and pixels of the proposal of an answer, pixels added and removed, and seconds."""
-    proposal = connection.execute(
-        "SELECT * FROM proposals WHERE id = ?", (answer["proposal"],)
-    ).fetchone()
-    x, y, w, h = (proposal[key] for key in "xywh")
-    # At a high level, nothing may be proposed.
-    bits = marks.decode_runs(proposal["runs"], w * h).reshape(h, w) if w else marks.EMPTY.bits
-    given = marks.Patch(x, y, bits)
-    drawn = marks.masks_of(connection, answer["image"], answer["person"])
-    final = marks.union(mask for name, mask in drawn.items() if not classes or name in classes)
-    common = marks.overlap_of(given, final)
-    added, removed = (int(one.bits.sum()) - common for one in (final, given))
-    return proposal["level"], int(given.bits.sum()), added, removed, answer["seconds"]
 
 
 def _that_count(

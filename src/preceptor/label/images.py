@@ -299,7 +299,7 @@ def problems_now(connection: Connection, root: Path) -> list[str]:
 def write_states(connection: Connection, states: list[tuple[int, FileState]]) -> None:
     """Store states of images by their numbers, within a transaction.
 
-    If the size of an image without marks changes, its proposals and answers are withdrawn; if it
+    If the size of an image without marks changes, its answers are withdrawn; if it
     was marked since it was looked at, its state stays.
     """
     for image, one in states:
@@ -310,7 +310,6 @@ def write_states(connection: Connection, states: list[tuple[int, FileState]]) ->
             if has_work(connection, image):
                 continue
             withdraw_others(connection, image)
-            connection.execute("DELETE FROM proposals WHERE image = ?", (image,))
         connection.execute(
             "UPDATE images SET width = ?, height = ?, problem = ?, looked_at = ? WHERE id = ?",
             (one.width, one.height, one.problem, one.looked_at, image),

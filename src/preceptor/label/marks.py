@@ -199,7 +199,7 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
-    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "started", "proposal")
+    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "started")
     return [
         {name: row[name] for name in names}
         | {"erase": bool(row["erase"]), "runs": to_text(row["runs"])}
@@ -385,9 +385,7 @@ def withdraw_others(connection: Connection, image: int) -> None:
 
     Its file is another image now: it is open again, and what was undone cannot be redone.
     """
-    connection.execute(
-        "UPDATE strokes SET undone = 2, proposal = NULL WHERE image = ? AND undone > 0", (image,)
-    )
+    connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone > 0", (image,))
     connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
     rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
     for person, state in rows.fetchall():
@@ -432,5 +430,5 @@ def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any]
         f"SELECT * FROM answers {_OWN} UNION ALL SELECT * FROM answers_aside {_OWN}",
         {"image": image, "person": person},
     ).fetchone()
-    names = ("state", "label", "certainty", "at", "seconds", "proposal")
+    names = ("state", "label", "certainty", "at", "seconds")
     return None if row is None else {name: row[name] for name in names}

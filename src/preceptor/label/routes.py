@@ -17,7 +17,6 @@ from preceptor.label import calls, marks, queue
 from preceptor.label.calls import Call, Labeling, Person, Session
 from preceptor.label.db import Connection, read_setting
 from preceptor.label.images import PictureError, version_of, view_of
-from preceptor.label.proposals import LEVEL
 
 _LISTED = 10  # images that cannot be shown, at the end
 SMALL = 1024  # largest side of a small picture
@@ -65,13 +64,10 @@ def _view(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def image(call: Call) -> Reply:
-    """One image with the person's own strokes and answer, and the proposal."""
+    """One image with the person's own strokes and answer."""
     person = call.someone
     labeling = call.labeling
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
-    proposal = None
-    if row["problem"] is None and labeling.proposals is not None:
-        proposal = labeling.proposals.shown(row, call.asked("level", 100) or LEVEL)
     return http.told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
         | _view(row)
@@ -81,7 +77,6 @@ def image(call: Call) -> Reply:
             "strokes": marks.strokes_of(call.reading, row["id"], person.id),
             "answer": marks.answer_of(call.reading, row["id"], person.id),
             "note": marks.remark_of(call.reading, row["id"], person.id),
-            "proposal": proposal,
         }
     )
 
@@ -161,7 +156,6 @@ def strokes(call: Call) -> Reply:
     if row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be marked")
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
-    _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
     _change_marks(
         call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
@@ -204,14 +198,6 @@ def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) 
         call.labeling.claims.take([image], person)
 
 
-def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int | None) -> None:
-    known = connection.execute(
-        "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
-    ).fetchone()
-    if proposal is not None and known is None:
-        raise http.malformed("proposal: there is no such proposal for this image")
-
-
 def turn_stroke(call: Call, *, undone: bool) -> Reply:
     """Undo the newest stroke, or redo the one that was undone last."""
     person, row, body = call.someone, call.image(), calls.checked(calls.TurnBody, call)
@@ -233,7 +219,6 @@ def answer(call: Call) -> Reply:
     given = body.model_dump(exclude={"tab"})
     if body.state in marks.JUDGED and row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be judged")
-    _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
 
     call.labeling.database.write(

@@ -8,7 +8,7 @@ import { draft, page } from "./page.js";
 import { $, fill } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
-import { adopt, answer, choose, edit, history } from "./strokes.js";
+import { answer, choose, edit, history } from "./strokes.js";
 
 const STEP = 1.25; // of a zoom by key
 
@@ -88,12 +88,6 @@ const ACTIONS = {
   undo: () => history("undo"),
   redo: () => history("redo"),
   class: () => pickClass((settings.class + 1) % page.state.classes.length),
-  adopt,
-  decline: () => {
-    page.entry.declined = true;
-    view.redrawMarks();
-    showPanel();
-  },
   next: () => answer("marked"),
   nothing: () => answer("nothing"),
   cannot: () => answer("cannot_judge"),

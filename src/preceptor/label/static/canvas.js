@@ -6,7 +6,6 @@ import { drawGuide, showRing } from "./guide.js";
 import { allowed, page } from "./page.js";
 import { $, say } from "./panel.js";
 import { Pointer } from "./pointer.js";
-import { proposalNow } from "./proposal.js";
 import { settings } from "./settings.js";
 import { View } from "./view.js";
 
@@ -22,20 +21,16 @@ export function connect(given) {
 function layers() {
   if (page.entry === null || !page.shown) return [];
   const found = [];
-  const proposal = proposalNow();
-  if (proposal !== null) {
-    found.push({ mask: proposal.mask, live: null, erase: false, color: 0, proposal: true });
-  }
   page.state.classes.forEach((name, at) => {
     const own = at === settings.class;
     const live = own && draw.live !== null ? draw.live.mask : null;
     const mask = page.entry.marks.masks.get(name);
     if (mask === undefined && live === null) return;
     const color = at + settings.color;
-    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color, proposal: false };
+    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color };
     layer.erase = live !== null && draw.live.erase;
     if (own) found.push(layer);
-    else found.splice(found.filter((one) => one.proposal).length, 0, layer);
+    else found.unshift(layer);
   });
   return found;
 }

@@ -8,7 +8,6 @@ import { actionOf } from "./keys.js";
 import { closeSheet, showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
-import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
@@ -95,10 +94,6 @@ export function listen({ signIn }) {
   const sliders = {
     size: (value) => change({ brush: sizeOf(value) }),
     tolerance: tolerate,
-    level: (value) => cut(value, () => {
-      view.redrawMarks();
-      showPanel();
-    }),
     opacity: (value) => {
       change({ opacity: value });
       view.opacity = value / 100;

@@ -40,7 +40,7 @@ function thumbnail(cell, people, side) {
         const mask = new Mask(wide, high);
         mask.apply({ ...mark, bytes: fromBase64(mark.runs), erase: false });
         const color = settings.color + (people.length > 1 ? at : page.state.classes.indexOf(mark.class));
-        return { mask, live: null, erase: false, color, proposal: false };
+        return { mask, live: null, erase: false, color };
       }),
     );
     if (layers.length === 0) return;

@@ -20,7 +20,6 @@ export const GROUPS = [
     ["undo", ["Ctrl+z"], "Undo the last stroke"],
     ["redo", ["Ctrl+Shift+z", "Ctrl+y"], "Redo it"],
     ["class", ["d"], "Next class"],
-    ["adopt", ["a"], "Adopt the proposal, to correct it"],
     ["cancel", ["Escape"], "Cancel what is being drawn"],
   ]],
   ["Answers", [

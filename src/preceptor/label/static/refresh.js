@@ -4,7 +4,6 @@ import { get } from "./api.js";
 import { cursor, pointer, stage } from "./canvas.js";
 import { allowed, draft, fits, page } from "./page.js";
 import { showImage, showProgress, showSettings } from "./panel.js";
-import { showOffer } from "./proposal.js";
 
 export function showPanel() {
   const stretch = page.entry?.picture?.stretch;
@@ -12,7 +11,6 @@ export function showPanel() {
   showImage(page.entry, draft(), page.state ?? { labels: [] }, {
     allowed: allowed(), isFit: page.entry !== null && fits(page.entry),
   });
-  showOffer();
   stage.classList.toggle("locked", page.entry !== null && !allowed());
 }
 

@@ -7,7 +7,6 @@ const DEFAULTS = {
   class: 0,
   brush: 24, // in pixels of the screen
   tolerance: 24,
-  level: 50, // percent of a map from which a pixel is proposed
   color: 0, // of the first class, in the list of colors
   opacity: 40,
   auto: true, // levels of gray pictures

@@ -7,7 +7,6 @@ import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
 import { allowed, draft, isDone, page } from "./page.js";
 import { hush, say } from "./panel.js";
-import { proposalNow } from "./proposal.js";
 import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
@@ -41,7 +40,6 @@ export function addStroke(stroke) {
   }
   const body = {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
-    proposal: stroke.proposal ?? null,
     width: page.entry.marks.width, height: page.entry.marks.height,
   };
   changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
@@ -69,7 +67,6 @@ export function history(kind) {
   }
   save(kind, { uuid: stroke.uuid });
   view.redrawMarks(stroke);
-  if (stroke.proposal !== null) view.redrawMarks();
   showPanel();
   // What smoothing has added and taken away is one change.
   const next = page.entry.marks[kind === "undo" ? "toUndo" : "toRedo"]();
@@ -91,21 +88,6 @@ export function edit(kind) {
   if (strokes.some(({ stroke }) => stroke !== null)) return;
   const large = parts === null && !page.entry.marks.mask(name).isEmpty();
   say(large ? "The mark is too large for this." : "There is nothing to change.");
-}
-
-export function adopt() {
-  const proposal = allowed() ? proposalNow() : null;
-  if (proposal === null || page.entry.info.proposal.w === 0) {
-    say("There is no proposal here.");
-    return;
-  }
-  if (!finish()) return;
-  const { x, y, w, h } = page.entry.info.proposal;
-  addStroke({
-    tool: "proposal", erase: false, started: new Date().toISOString(), seconds: 0,
-    x, y, w, h, bytes: proposal.bytes, proposal: proposal.id,
-  });
-  view.redrawMarks();
 }
 
 export function remark(text) {
@@ -156,10 +138,8 @@ function store(state) {
   const { entry } = page;
   const before = isDone(entry);
   const { label, certainty, seconds } = draft();
-  const adopted = entry.marks.strokes.find((one) => !one.undone && one.proposal);
   const body = {
     state, label, certainty, seconds: Math.round(seconds * 1000) / 1000,
-    proposal: entry.seen ?? entry.answer?.proposal ?? adopted?.proposal ?? null,
   };
   save("answer", body);
   entry.answer = body;

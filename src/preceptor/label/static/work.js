@@ -4,7 +4,6 @@ import { Failure, get } from "./api.js";
 import { Marks, forget } from "./marks.js";
 import { Picture } from "./picture.js";
 import { fromBase64 } from "./runs.js";
-import { settings } from "./settings.js";
 
 const AHEAD = 3;
 const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
@@ -82,7 +81,7 @@ export class Work {
     do {
       last = this.outbox.last;
       before = this.outbox.of(id);
-      info = await get(`/api/images/${id}?level=${settings.level}`);
+      info = await get(`/api/images/${id}`);
     } while (this.outbox.gone > last);
     const after = this.outbox.of(id);
     const kept = before.filter((entry) => !after.some((other) => other.key === entry.key));
