@@ -46,7 +46,7 @@ class Served:
 
     @property
     def link(self) -> str:
-        """Address of the page with the token of the lead."""
+        """Address of the page with the token."""
         return f"{self.place()}?token={self.token}"
 
     def cookie(self, person: str) -> dict[str, str]:

@@ -144,13 +144,13 @@ class Running:
 
     @property
     def token(self) -> str:
-        return self.labeling.keys.lead_token
+        return self.labeling.keys.token
 
     def client(self, name: str = "", tab: str = "tab-1") -> Client:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("access", "name", "cache", "new_links")
+_WAY = ("cache",)
 
 
 @contextlib.contextmanager

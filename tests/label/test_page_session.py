@@ -1,4 +1,4 @@
-"""Sessions on the page: outages, links, reservations, times and Progress, in a real browser."""
+"""Sessions on the page: outages, links, reservations and times, in a real browser."""
 
 from __future__ import annotations
 
@@ -256,11 +256,11 @@ def test_links_to_images(browser: Browser, images: Path, tmp_path: Path) -> None
         shows("0.png")
         press(page, "ArrowLeft")
         shows("1.png")
-        page.locator("#to-lead").click()  # Progress would cover the image
-        page.locator("#lead").wait_for()
+        press(page, "g")  # the sheet would cover the image
+        page.locator("#sheet").wait_for()
         page.goto(server.place("0.png"))
         shows("0.png")
-        assert page.locator("#lead").is_hidden()
+        assert page.locator("#sheet").is_hidden()
         for link in ("#99999", "#stage", "#"):  # links that lead nowhere
             page.evaluate("(link) => { location.hash = link; }", link)
             stays("0.png", "The image is not here")
@@ -393,7 +393,7 @@ def test_of_a_pause_without_input_one_minute_counts(timed: tuple[Served, Page]) 
 def test_the_time_in_which_a_dialog_is_open_does_not_count(timed: tuple[Served, Page]) -> None:
     server, page = timed
     page.clock.fast_forward(10_000)
-    page.locator("#to-lead").click()
+    press(page, "g")
     page.clock.fast_forward(20_000)
     page.mouse.move(600, 300)
     page.clock.fast_forward(20_000)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from preceptor.label.app import Prepared
-    from preceptor.label.calls import Access
 
 
 label = Commands(
@@ -32,15 +31,12 @@ label = Commands(
 @label.command()
 def run(
     source: Annotated[Path, typer.Argument(metavar="MANIFEST|FOLDER")],
-    name: str = "",
     classes: Annotated[str | None, typer.Option(show_default="evidence")] = None,
     labels: str | None = None,
     splits: str | None = None,
     host: str = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
-    links: str | None = None,
-    new_links: Annotated[bool, typer.Option("--new-links")] = False,
     allow_host: list[str] | None = None,
     overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
     overlap_share: Annotated[
@@ -57,16 +53,13 @@ def run(
 
     Args:
         source: Manifest, or folder of images.
-        name: Your name (default: chosen on the page).
         classes: Classes of marks, separated by commas.
         labels: Labels among which people choose, separated by commas (default: those of the
             manifest).
         splits: Splits whose images are marked, separated by commas (default: all).
-        host: Address of the page; one for other machines needs --links.
+        host: Address of the page; 0.0.0.0 = all of this machine, for other people.
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
-        links: Names, separated by commas; each person gets a link.
-        new_links: Replace all links; earlier links and their sessions become invalid.
         allow_host: Additional host name of this server. Repeatable.
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
@@ -77,8 +70,8 @@ def run(
     with needing("web", "label"):
         from preceptor.deploy.http_server import serve
         from preceptor.label.app import application
-    from preceptor.deploy.http import Hosts, address_of, is_local
-    from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
+    from preceptor.deploy.http import Hosts, address_of
+    from preceptor.label.app import labeling_of, listen_as_before, prepare
     from preceptor.label.db import serving
     from preceptor.label.sources import find_source, rows_of
     from preceptor.utils.process import return_freed_memory
@@ -94,10 +87,6 @@ def run(
         "splits": _names("--splits", splits),
     }
     stated = {key: value for key, value in given.items() if value is not None}
-    invited = _names("--links", links) or ()
-    if not is_local(host) and not invited:
-        raise InputError(f"--host {host}: others can reach this page; add --links")
-    own = _name("--name", name) if name else ""
     origin = find_source(source)
     path = database or origin.database
     # Beside the database, as the key is: not every browser may read the folder of temporary files.
@@ -108,17 +97,14 @@ def run(
         prepared = prepare(path, origin, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
-        access: Access = "links" if invited else "local"
-        labeling = labeling_of(prepared, hosts, access, own, new_links=new_links)
+        labeling = labeling_of(prepared, hosts)
         try:
             _tell(prepared)
             if taken is not None:
                 what = f"note: port {taken} of the last start is taken; marks that a browser could"
                 print(f"{what} not save then are saved after a start at that port")
             base = address_of(host, hosts.port)
-            link = f"{base}?token={labeling.keys.lead_token}"
-            for person, token in (links_of(labeling, invited) if invited else {}).items():
-                print(f"{person}: {base}?token={token}")
+            link = f"{base}?token={labeling.keys.token}"
             print(f"open {link}", flush=True)
             if opens:
                 import threading
@@ -157,17 +143,12 @@ def _names(option: str, text: str | None) -> tuple[str, ...] | None:
     """Different names, separated by commas."""
     if text is None:
         return None
-    names = tuple(_name(option, name) for name in text.split(","))
+    names = tuple(name.strip() for name in text.split(","))
+    if any(not 1 <= len(name) <= 60 or any(map(is_control, name)) for name in names):
+        raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{option} {text!r}: a name occurs twice")
     return names
-
-
-def _name(option: str, text: str) -> str:
-    name = text.strip()
-    if not 1 <= len(name) <= 60 or any(map(is_control, name)):
-        raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
-    return name
 
 
 @label.command("export")
@@ -232,7 +213,7 @@ def label_export(
 
 @label.command("status")
 def label_status(database: Path) -> None:
-    """Print the state of a database: progress, minutes per image, agreement.
+    """Print the state of a database: progress and minutes per image.
 
     Args:
         database: Database of preceptor label.
@@ -247,18 +228,13 @@ def label_status(database: Path) -> None:
 
     console = Console()
     with told_errors(database), closing(connect(database, readonly=True)) as connection:
-        numbers, unanswered = figures(connection, {}), len(marks_without_answer(connection))
+        numbers, unanswered = figures(connection), len(marks_without_answer(connection))
         (strokes,) = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()
         problems = problems_now(connection, root_of(connection, database))
     told = f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes"
     console.print(told, highlight=False)
     columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}
     _print(console, columns | {"min an image": "minutes"}, numbers["people"])
-    if any(one["source"] for one in numbers["sources"]):
-        columns = {name: name for name in ("source", "images", "done")}
-        _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
-    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
-    _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
     if unanswered:
         verb = "image has" if unanswered == 1 else "images have"
         console.print(f"{unanswered:,} {verb} marks without an answer that counts", highlight=False)

@@ -26,7 +26,7 @@ from preceptor.deploy.http import Hosts, RefusedError, Reply, forbidden, malform
 from preceptor.deploy.http_server import http_error, listen, read_body, response_of, with_headers
 from preceptor.errors import InputError
 from preceptor.label import calls, db, routes, sources
-from preceptor.label.calls import Access, Call, Keys, Labeling, Session
+from preceptor.label.calls import Call, Keys, Labeling, Session
 from preceptor.label.db import Connection, Database, LabelSettings, connect
 from preceptor.label.images import Pictures, look_again
 from preceptor.label.queue import claim_begun
@@ -87,10 +87,7 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/answer", routes.answer),
     Way("GET", "/api/images/{image}/small", partial(routes.picture, small=True), pool="pictures"),
     Way("POST", "/api/images/{image}/note", routes.remark),
-    Way("POST", "/api/images/{image}/settle", routes.settle),
     Way("GET", "/api/grid", routes.grid),
-    Way("GET", "/api/lead", routes.lead),
-    Way("POST", "/api/people", routes.rename),
 ]
 
 
@@ -141,16 +138,10 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
         raise forbidden("there is no session; open the link again")
 
     def run() -> Reply:
-        reading, valid = labeling.database.reading, session
-        if session is not None and session.role == "linked":
-            link = calls.link_of(reading, session.person) or ""
-            if labeling.access != "links" or link[:32] != session.nonce:
-                valid = None
-            if valid is None and not way.entry:
-                raise forbidden("your link is not valid any more; ask for a new one")
-        person = None if valid is None else calls.person_by_id(reading, valid.person)
+        reading = labeling.database.reading
+        person = None if session is None else calls.person_by_id(reading, session.person)
         path, query = request.path_params, dict(request.query_params)
-        return way.handler(Call(labeling, valid, person, path, query, content, headers))
+        return way.handler(Call(labeling, session, person, path, query, content, headers))
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
@@ -246,50 +237,19 @@ def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
     return settings
 
 
-def labeling_of(
-    prepared: Prepared,
-    hosts: Hosts,
-    access: Access = "local",
-    name: str = "",
-    cache: Path | None = None,
-    *,
-    new_links: bool = False,
-) -> Labeling:
-    """State of a server; `new_links` ends links and sessions."""
+def labeling_of(prepared: Prepared, hosts: Hosts, cache: Path | None = None) -> Labeling:
+    """State of a server."""
     database = Database(prepared.path)
-    reading = database.reading
-    lead = database.write(lambda to: calls.add_person(to, name)).id if name else 0
     labeling = Labeling(
         database,
         prepared.source,
         prepared.settings,
-        Keys(db.session_secret(prepared.path, renew=new_links)),
+        Keys(db.session_secret(prepared.path)),
         hosts,
         Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
-        access,
-        lead,
     )
     database.write(lambda writing: look_again(writing, labeling.source.root))
-    claim_begun(reading, labeling.claims)
+    claim_begun(database.reading, labeling.claims)
     labeling.builder.submit(labeling.pictures.remove_unused)
     return labeling
-
-
-def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
-    """Tokens of the links of people, who are added if necessary; those of others end for good."""
-
-    def change(connection: Connection) -> dict[str, str]:
-        connection.execute("UPDATE people SET key_hash = NULL")
-        before, drawn, tokens = db.read_setting(connection, "links", {}), dict[str, str](), {}
-        for person in [calls.add_person(connection, name) for name in names]:
-            drawn[str(person.id)] = before.get(str(person.id), secrets.token_hex(16))
-            token = labeling.keys.person_token(person.id, drawn[str(person.id)])
-            tokens[person.name] = token
-            connection.execute(
-                "UPDATE people SET key_hash = ? WHERE id = ?", (calls.key_hash(token), person.id)
-            )
-        db.write_setting(connection, "links", drawn)
-        return tokens
-
-    return labeling.database.write(change)

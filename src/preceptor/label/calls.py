@@ -1,7 +1,7 @@
 """A request: who asks, the state of the server, the checked body, and the handing out of images.
 
-A session is a cookie with a role, a person and a random number, signed with the key beside the
-database. It stays valid over a restart, of people with a link as long as they have the same link.
+A session is a cookie with a person and a random number, signed with the key beside the database.
+It stays valid over a restart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
 from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
+from preceptor.label.queue import Claims, Tabs, open_images
 from preceptor.label.sources import Source
 
 LONGEST = 60  # characters of a name
@@ -86,48 +86,19 @@ def add_person(connection: Connection, name: str) -> Person:
     return Person(number, name)
 
 
-def rename_person(connection: Connection, number: int, name: str) -> None:
-    """Rename a person, in a transaction.
-
-    Raises RefusedError if there is no such person (404), or if another one has the name (409).
-    """
-    name = check_name(name)
-    if person_by_id(connection, number) is None:
-        raise http.unknown("there is no such person")
-    other = person_by_name(connection, name)
-    if other is not None and other.id != number:
-        raise http.conflict(f"{other.name} is the name of another person")
-    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
-
-
-def link_of(connection: Connection, number: int) -> str | None:
-    """Hash of the key of the link that a person has at present."""
-    row = connection.execute("SELECT key_hash FROM people WHERE id = ?", (number,)).fetchone()
-    return None if row is None else row[0]
-
-
-def key_hash(key: str) -> str:
-    """Hash of the key of a person's link."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-Role = Literal["lead", "linked"]
-"""lead: came by the link of the terminal; linked: by a person's link."""
-
-_COOKIE = re.compile(r"(lead|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
+_COOKIE = re.compile(r"(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Session:
     """One session."""
 
-    role: Role  # how it was opened
-    person: int
-    nonce: str  # random number; of a link, part of its hash
+    person: int  # 0 = nobody has been chosen yet
+    nonce: str  # random number
 
 
 class Keys:
-    """Keys of sessions and links."""
+    """Keys of sessions and of the link."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -136,17 +107,13 @@ class Keys:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
     @property
-    def lead_token(self) -> str:
+    def token(self) -> str:
         """Token of the link in the terminal."""
-        return self._sign("lead")[:43]
-
-    def person_token(self, person: int, drawn: str) -> str:
-        """Token of a person's link, of a random text that was drawn for it."""
-        return f"{person}-{self._sign(f'person {person} {drawn}')[:43]}"
+        return self._sign("link")[:43]
 
     def cookie(self, session: Session) -> str:
         """Value of the cookie of a session."""
-        text = f"{session.role}.{session.person}.{session.nonce}"
+        text = f"{session.person}.{session.nonce}"
         return f"{text}.{self._sign(f'session {text}')}"
 
     def session(self, cookie: str) -> Session | None:
@@ -154,10 +121,10 @@ class Keys:
         match = _COOKIE.fullmatch(cookie)
         if match is None:
             return None
-        role, person, nonce, signature = match.groups()
-        if not same(signature, self._sign(f"session {role}.{person}.{nonce}")):
+        person, nonce, signature = match.groups()
+        if not same(signature, self._sign(f"session {person}.{nonce}")):
             return None
-        return Session(role, int(person), nonce)  # type: ignore[arg-type]
+        return Session(int(person), nonce)
 
     def csrf(self, session: Session) -> str:
         """Token that every change must send in a header.
@@ -165,7 +132,7 @@ class Keys:
         After another person has signed in, an open tab of the first one cannot save under the
         other name.
         """
-        return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
+        return self._sign(f"csrf {session.person}.{session.nonce}")
 
 
 def same(a: str, b: str) -> bool:
@@ -173,7 +140,6 @@ def same(a: str, b: str) -> bool:
     return hmac.compare_digest(a.encode(errors="surrogatepass"), b.encode(errors="surrogatepass"))
 
 
-Access = Literal["local", "links"]
 _LARGEST_ID = 2**53
 _LOOKING_AGAIN = 60.0  # seconds until files that could not be read are looked at again
 
@@ -189,8 +155,6 @@ class Labeling:
     hosts: Hosts
     pictures: files.Pictures
     static: Mapping[str, Path]
-    access: Access = "local"  # how people come in
-    lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
@@ -199,7 +163,6 @@ class Labeling:
     decoding: Threads = field(default_factory=partial(Threads, 2, "label-pictures"))
     builder: Threads = field(default_factory=partial(Threads, 1, "label-builder"))
     look_again_at: float = 0.0
-    comparisons: Comparisons = field(default_factory=dict)
 
     @property
     def cookie_name(self) -> str:
@@ -261,11 +224,6 @@ class Call:
         if value is None:
             raise http.malformed(f"{key}: a whole number from 0 to {largest} is needed")
         return value if key in self.query else None
-
-
-def leads(session: Session | None) -> bool:
-    """Whether somebody sees the page of the lead."""
-    return session is not None and session.role == "lead"
 
 
 def number_of(text: str, largest: int) -> int | None:
@@ -348,19 +306,6 @@ class NoteBody(Body):
     """A note of a person on an image; an empty one takes it back."""
 
     text: Annotated[str, Field(max_length=200, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
-
-
-class SettleBody(Body):
-    """Person whose marks of an image are exported; None takes it back."""
-
-    person: Number | None
-
-
-class RenameBody(Body):
-    """New name of a person."""
-
-    person: Number
-    name: str
 
 
 B = TypeVar("B", bound=Body)

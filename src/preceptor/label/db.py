@@ -72,7 +72,6 @@ CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
 CREATE TABLE people (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    key_hash TEXT,
     created TEXT NOT NULL
 );
 
@@ -348,14 +347,17 @@ def read_settings(connection: Connection) -> LabelSettings:
     return LabelSettings(**values)
 
 
-def session_secret(database: Path, *, renew: bool = False) -> bytes:
-    """Key of the sessions and links, in a file beside the database that its owner alone reads."""
+def session_secret(database: Path) -> bytes:
+    """Key of the sessions and the link, in a file beside the database that its owner alone reads.
+
+    Without the file, earlier links and sessions end.
+    """
     file = database.with_name(f"{database.name}.key")
     secret = b""
     with contextlib.suppress(OSError, ValueError):
         secret = bytes.fromhex(file.read_text(encoding="ascii"))
         file.chmod(0o600)
-    if renew or len(secret) != 32:
+    if len(secret) != 32:
         secret = secrets.token_bytes(32)
         with replacing(file) as partial:
             partial.touch(mode=0o600)

@@ -215,7 +215,6 @@ def _export(
         table, are_labels_answered=not table["label"].any(), labels=settings.labels
     )
     unanswered = marks.marks_without_answer(connection)
-    settled = marks.settled_people(connection, [row["id"] for row in rows.values()])
     folders = annotator_folders(names)
     drawer = MapDrawer(partial, folders, merge)
     strokes = 0
@@ -234,12 +233,7 @@ def _export(
             for one in judged:
                 maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
                 strokes += count
-            chosen = [one for one in judged if one["person"] == settled.get(row["id"])]
-            if chosen and merge in MERGES:
-                drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
-                exported.notes["images have the marks of the one whom the lead has chosen"] += 1
             name = drawer.save(maps, map_name(str(table["name"].iloc[at])))
-            drawer.merge = merge
             saliency = str(partial / name) if name else ""
             marked = sum(bool(maps[people[one["person"]]].any()) for one in judged)
         exported.set(at, given, judged, saliency, marked)

@@ -112,8 +112,7 @@ def note(
 ) -> int:
     """Store an event; return its number, larger than those of earlier events.
 
-    Kinds: answer, answer_withdrawn, note, settle. Of notes of a person on an image, and of
-    what settles an image, the latest one counts.
+    Kinds: answer, answer_withdrawn, note. Of notes of a person on an image, the latest one counts.
     """
     text = json.dumps(detail, ensure_ascii=False)
     stored = connection.execute(
@@ -132,16 +131,6 @@ def remark_of(connection: Connection, image: int, person: int) -> str:
         (image, person),
     ).fetchone()
     return "" if row is None else str(row[0])
-
-
-def settled_people(connection: Connection, images: Iterable[int]) -> dict[int, int]:
-    """Person whose marks the lead has chosen, by image."""
-    rows = connection.execute(
-        "SELECT image, json_extract(detail, '$.person'), max(id) FROM events WHERE kind = 'settle' "
-        "AND image IN (SELECT value FROM json_each(?)) GROUP BY image",
-        (json.dumps(list(images)),),
-    )
-    return {image: person for image, person, _ in rows.fetchall() if person is not None}
 
 
 def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping[str, Any]) -> None:
@@ -262,26 +251,22 @@ def _common(a: Patch, b: Patch) -> tuple[tuple[slice, slice], tuple[slice, slice
     return within(a), within(b)
 
 
-def overlap_of(a: Patch, b: Patch) -> int:
-    """Number of pixels that are marked in both of two masks."""
-    ours, theirs = _common(a, b)
-    return int(np.count_nonzero(a.bits[ours] & b.bits[theirs]))
+def small_work(connection: Connection, row: sqlite3.Row, person: int, side: int) -> dict[str, Any]:
+    """What a person has done on an image, as JSON: answer, and marks in a small frame.
 
-
-def small_marks(
-    connection: Connection, image: int, person: int, size: tuple[int, int], side: int
-) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Marks in a frame with sides of at most `side` pixels, as JSON: those touched by a mark."""
+    The sides of the frame have at most `side` pixels; those that a mark touches are marked.
+    """
+    size = (row["width"] or 1, row["height"] or 1)
     factor = max(1.0, max(size) / side)
-    width, height = (max(1, round(one / factor)) for one in size)
+    width, height = frame = [max(1, round(one / factor)) for one in size]
     made = []
-    for name, mask in masks_of(connection, image, person).items():
+    for name, mask in masks_of(connection, row["id"], person).items():
         small = np.zeros((height, width), bool)
         if mask.bits.size:
-            frame = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
+            sides = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
             places = (
-                np.minimum((np.arange(first, first + count) / factor).astype(int), size - 1)
-                for count, first, size in frame
+                np.minimum((np.arange(first, first + count) / factor).astype(int), end - 1)
+                for count, first, end in sides
             )
             (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
             touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
@@ -289,7 +274,10 @@ def small_marks(
         if (bounds := bounding_runs(small)) is not None:
             box = dict(zip("xywh", bounds[:4], strict=True))
             made.append({"class": name, **box, "runs": to_text(bounds[4])})
-    return (width, height), made
+    answer = answer_of(connection, row["id"], person) or {}
+    state = answer.get("state")
+    fits = state not in JUDGED or bool(made) == (state == "marked")
+    return {"state": state, "fits": fits, "frame": frame, "marks": made}
 
 
 def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:

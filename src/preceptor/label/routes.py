@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
@@ -19,7 +17,7 @@ from preceptor.label.db import Connection, read_setting
 from preceptor.label.images import PictureError, version_of, view_of
 
 _LISTED = 10  # images that cannot be shown, at the end
-SMALL = 1024  # largest side of a small picture
+SMALL = 256  # largest side of a small picture
 CELLS = 24  # images of the grid that are sent at a time
 _DAMAGED = 422  # status of a picture that cannot be shown
 
@@ -84,7 +82,6 @@ def image(call: Call) -> Reply:
 def picture(call: Call, *, small: bool = False) -> Reply:
     """The picture as one JPEG file, or a tile of its pyramid, or a small one."""
     labeling = call.labeling
-    side = max(1, call.asked("side", SMALL) or SMALL)
     place = [call.number(key, 10_000) for key in ("level", "column", "row") if key in call.path]
     view = "tiles" if place else "whole"
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
@@ -94,14 +91,14 @@ def picture(call: Call, *, small: bool = False) -> Reply:
         raise http.unknown(f"this image is sent as {_view(row)['view']}")
     path = calls.path_of(labeling, row)
     try:
-        more = f"s{side}" if small else "-".join(map(str, place))
+        more = "s" if small else "-".join(map(str, place))
         tag = f'"{version_of(path)}{more}"'
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if tag in call.headers.get("if-none-match", ""):
             return Reply(b"", "image/jpeg", 304, headers)
         made = labeling.pictures
         if small:
-            content = made.small(path, side)
+            content = made.small(path, SMALL)
         else:
             content = made.tile(path, *place) if place else made.whole(path)
     except PictureError as error:
@@ -246,12 +243,10 @@ _PAGE = """<!doctype html>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
 <body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
 """
-_NO_WAY = {
-    "local": "<p>This page needs the link that <code>preceptor label</code> has printed in the "
-    "terminal: open it once in this browser.</p>",
-    "links": "<p>This page needs your own link: ask whoever has started "
-    "<code>preceptor label</code> for it.</p>",
-}
+_NO_WAY = (
+    "<p>This page needs the link that <code>preceptor label</code> has printed in the terminal: "
+    "open it once in this browser.</p>"
+)
 
 
 def page(call: Call) -> Reply:
@@ -259,7 +254,7 @@ def page(call: Call) -> Reply:
     if "token" in call.query:
         session = _by_token(call, call.query["token"])
         if session is None:
-            return _entry(call, "<p>This link is not valid (any more).</p>")
+            return _entry("<p>This link is not valid (any more).</p>")
         headers = {"set-cookie": set_cookie(call, session)}
         if call.headers.get("sec-fetch-site") in ("none", "same-origin"):
             return _html(b"", 303, headers | {"location": "/"})
@@ -269,7 +264,7 @@ def page(call: Call) -> Reply:
         main = '<p><a href="/">Continue</a></p>'
         return _html(_PAGE.format(head=head, main=main).encode(), 200, headers)
     if call.session is None:
-        return _entry(call, "")
+        return _entry("")
     return _html(call.labeling.static["index.html"].read_bytes(), 200)
 
 
@@ -278,48 +273,36 @@ def _html(content: bytes, status: int, headers: Mapping[str, str] = {}) -> Reply
 
 
 def _by_token(call: Call, token: str) -> Session | None:
-    keys = call.labeling.keys
-    if calls.same(token, keys.lead_token):
-        lead, session = call.labeling.lead, call.session
-        if session is not None and session.role == "lead" and lead in (0, session.person):
-            return session  # tabs that are open keep their tokens
-        own = 0 if call.person is None else call.person.id
-        return Session("lead", lead or own, secrets.token_hex(16))
-    number = calls.number_of(token.partition("-")[0], 2**53) or 0
-    stored = calls.link_of(call.reading, number) if call.labeling.access == "links" else None
-    if stored is None or not calls.same(calls.key_hash(token), stored):
+    if not calls.same(token, call.labeling.keys.token):
         return None
-    return Session("linked", number, stored[:32])
+    return call.session or Session(0, secrets.token_hex(16))  # open tabs keep their tokens
 
 
-def _entry(call: Call, note: str) -> Reply:
-    main = note + _NO_WAY[call.labeling.access]
-    return _html(_PAGE.format(head="", main=main).encode(), 403)
+def _entry(note: str) -> Reply:
+    return _html(_PAGE.format(head="", main=note + _NO_WAY).encode(), 403)
 
 
 def set_cookie(call: Call, session: Session) -> str:
     """Header that sets the cookie of a session."""
     value = call.labeling.keys.cookie(session)
-    lasting = f"; Max-Age={30 * 86_400}" if session.role == "linked" else ""
-    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict{lasting}"
+    lasting = f"Max-Age={30 * 86_400}"
+    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict; {lasting}"
 
 
 def choose(call: Call) -> Reply:
     """Choose or make the person of the session."""
     session = call.session
     assert session is not None
-    if session.role == "linked":
-        raise http.forbidden("this link belongs to one person; another person has another link")
     name = calls.check_name(http.parse(call.content).get("name"))
     person = calls.person_by_name(call.reading, name)
     if person is None:
         person = call.labeling.database.write(lambda writing: calls.add_person(writing, name))
     headers = {"set-cookie": set_cookie(call, replace(session, person=person.id))}
-    return http.told({"person": _shown(session, person)}, headers=headers)
+    return http.told({"person": _shown(person)}, headers=headers)
 
 
-def _shown(session: Session, person: Person) -> dict[str, Any]:
-    return {"id": person.id, "name": person.name, "lead": calls.leads(session)}
+def _shown(person: Person) -> dict[str, Any]:
+    return {"id": person.id, "name": person.name}
 
 
 def state(call: Call) -> Reply:
@@ -330,18 +313,16 @@ def state(call: Call) -> Reply:
     images, done = queue.count_done(call.reading)
     totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
     if person is not None:
-        shown = _shown(session, person)
+        shown = _shown(person)
         (totals["mine_done"],) = call.reading.execute(
             "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
         ).fetchone()
         totals["mine_open"] = queue.count_open(call.reading, person.id)
     people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()
-    others = [row[0] for row in people] if session.role != "linked" else []
     return http.told(
         {
             "person": shown,
-            "people": others,
-            "fixed": session.role == "linked",
+            "people": [row[0] for row in people],
             "database": read_setting(call.reading, "identity"),
             "classes": list(settings.classes),
             "labels": list(settings.labels),
@@ -367,74 +348,17 @@ STATIC = {
 """Kinds of files that are served, by suffix."""
 
 
-_ONE = threading.Lock()  # the comparisons are made once, however many pages ask
-
-
-def _need_lead(call: Call) -> None:
-    if not calls.leads(call.session):
-        raise http.forbidden("this page is for whoever leads; open the link of the terminal")
-
-
 def grid(call: Call) -> Reply:
-    """Images with their marks: of everybody for whoever leads, else the person's own."""
-    labeling, reading = call.labeling, call.reading
-    own = None if calls.leads(call.session) else call.someone.id
-    kind, side = call.query.get("filter", ""), max(1, call.asked("side", SMALL) or 256)
+    """Images by path, with the person's own marks."""
+    person, reading = call.someone.id, call.reading
+    kind = call.query.get("filter", "")
     if kind not in queue.FILTERS:
         raise http.malformed(f"filter: one of {', '.join(queue.FILTERS)} is needed")
-    scores: dict[int, float] = {}
-    if own is None:
-        with _ONE:
-            scores = queue.lowest_agreement(reading, labeling.comparisons)
-    low = {image for image, dice in scores.items() if dice < queue.LOW}
-    values = {
-        "person": 0 if call.person is None else call.person.id,
-        "search": call.query.get("search", ""),
-        "image": call.asked("image"),
-        "low": json.dumps(list(low - marks.settled_people(reading, low).keys())),
-        "after": call.asked("after") or 0,
-        "count": CELLS,
-    }
-    total, numbers = queue.found_images(reading, kind, own, values)
-    rows = calls.sized(labeling, reading, numbers, need_files=False)
-    settled = marks.settled_people(reading, numbers)
+    total, numbers = queue.found_images(reading, kind, person, call.asked("after") or 0, CELLS)
     cells = [
-        {key: row[key] for key in ("id", "width", "height", "problem")}
-        | {
-            "name": PurePath(row["path"]).name,
-            "version": row["looked_at"],
-            "agreement": scores.get(row["id"]),
-            "settled": settled.get(row["id"]) if own is None else None,
-            "people": queue.work_on(reading, row, own, side),
-        }
-        for row in rows
+        {key: row[key] for key in ("id", "problem")}
+        | {"name": PurePath(row["path"]).name, "version": row["looked_at"]}
+        | marks.small_work(reading, row, person, SMALL)
+        for row in calls.sized(call.labeling, reading, numbers, need_files=False)
     ]
-    return http.told({"total": total, "images": cells, "everybody": own is None})
-
-
-def settle(call: Call) -> Reply:
-    """Choose the person whose marks of an image are exported."""
-    _need_lead(call)
-    row, body = call.image(), calls.checked(calls.SettleBody, call)
-    lead = None if call.person is None else call.person.id
-    call.labeling.database.write(
-        lambda writing: marks.note(writing, row["id"], lead, "settle", {"person": body.person})
-    )
-    return http.told({"ok": True})
-
-
-def rename(call: Call) -> Reply:
-    """Rename a person."""
-    _need_lead(call)
-    body = calls.checked(calls.RenameBody, call)
-    call.labeling.database.write(
-        lambda writing: calls.rename_person(writing, body.person, body.name)
-    )
-    return http.told({"ok": True})
-
-
-def lead(call: Call) -> Reply:
-    """Progress, times and agreement of everybody."""
-    _need_lead(call)
-    with _ONE:
-        return http.told(queue.figures(call.reading, call.labeling.comparisons))
+    return http.told({"total": total, "images": cells})

@@ -20,8 +20,6 @@ import { Work } from "./work.js";
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
 
-const SEES = "The person who opens the link of the terminal leads, and sees everybody's marks.";
-
 // Fills a card with the names, and calls `chosen` after the server has accepted one.
 function askName(box, people, chosen) {
   const form = element("form");
@@ -35,7 +33,7 @@ function askName(box, people, chosen) {
     }
   };
   const title = element("h2", "Who is marking?");
-  const lines = element("p", `Marks are kept apart by name. ${SEES}`);
+  const lines = element("p", "Marks are kept apart by name. You see your own marks.");
   form.append(title, lines);
   if (people.length > 0) {
     const list = element("div", "", { class: "names", role: "group", "aria-label": "Names" });
@@ -131,9 +129,6 @@ async function begun(fresh) {
   if (settings.class >= page.state.classes.length) change({ class: 0 });
   fill(page.state);
   $("who").textContent = page.state.person.name;
-  $("who").disabled = Boolean(page.state.fixed);
-  $("to-lead").hidden = !page.state.person.lead;
-  $("sees").textContent = page.state.person.lead ? SEES : "You and the person who leads see your marks.";
   const { database, person } = page.state;
   page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
@@ -142,12 +137,7 @@ async function begun(fresh) {
   page.stale = page.outbox.entries.length > 0;
   page.waiting = Object.entries(page.outbox.waiting).map(([who, count]) => {
     const text = count === 1 ? `1 change of ${who} waits here` : `${count} changes of ${who} wait here`;
-    const hide = () => {
-      page.waiting.shift();
-      showTrouble();
-    };
-    if (!page.state.fixed) return { text: `${text}.`, words: `Go on as ${who}`, action: () => goOnAs(who) };
-    return { text: `${text}, until the link of ${who} is opened.`, words: "Hide", action: hide };
+    return { text: `${text}.`, words: `Go on as ${who}`, action: () => goOnAs(who) };
   });
   showTrouble();
   showTotals();

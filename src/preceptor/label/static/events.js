@@ -5,7 +5,7 @@ import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
 import { follow, giveBack } from "./images.js";
 import { actionOf } from "./keys.js";
-import { closeSheet, showLead } from "./lead.js";
+import { closeSheet } from "./sheet.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
@@ -25,7 +25,7 @@ function onKey(event) {
   }
   const target = event.target;
   const writes = target.matches?.("input:not([type=range]), select, textarea");
-  if (writes || page.state === null || !$("lead").hidden) return;
+  if (writes || page.state === null || !$("sheet").hidden) return;
   const onStage = target === stage || target === document.body;
   if (onStage && cursor.key(event)) {
     event.preventDefault();
@@ -113,7 +113,6 @@ export function listen({ signIn }) {
     if ($("light").open !== settings.light) change({ light: $("light").open });
   });
   $("to-help").addEventListener("click", () => run("help"));
-  $("to-lead").addEventListener("click", showLead);
   $("to-grid").addEventListener("click", showGrid);
   $("note").addEventListener("change", () => remark($("note").value));
   $("note").addEventListener("keydown", (event) => {
