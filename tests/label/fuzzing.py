@@ -44,11 +44,10 @@ def _body(pick: random.Random, uuids: list[str]) -> bytes:
         [
             stroke_of(blob(*SIZE, pick.randrange(99)), "tab"),
             {"uuid": str(uuid.uuid4()), "tab": "tab"},
-            {"state": "nothing", "seconds": 1, "tab": "tab", "label": None, "certainty": None},
+            {"state": "nothing", "seconds": 1, "tab": "tab", "label": None},
             {"from": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:01Z", "tab": "tab"},
             {"tab": "tab", "take": True},
             {"tab": "tab", "close": True},
-            {"tab": "tab", "text": "ask again", "person": 1},
         ]
     )
     if "uuid" in body and pick.random() < 0.5:

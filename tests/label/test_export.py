@@ -46,14 +46,14 @@ def marked(tmp_path: Path) -> dict[str, Any]:
         ann.stroke(1, SECOND, **{"class": "b"})
         ann.stroke(1, blob(*SIZE, 3), **{"class": "b"})
         ann.turn(1, "undo", ann.image(1)["strokes"][-1]["uuid"])
-        ann.answer(1, label="plain", certainty=3, seconds=10)
+        ann.answer(1, label="plain", seconds=10)
         bo.stroke(1, FIRST, **{"class": "a"})
         bo.stroke(1, SECOND, erase=True, **{"class": "a"})
-        bo.answer(1, label="plain", certainty=2, seconds=20)
+        bo.answer(1, label="plain", seconds=20)
         ann.answer(2, "nothing", seconds=5)
-        for image, state in ((3, "cannot_judge"), (4, "skipped")):
+        for image in (3, 4):
             bo.stroke(image, SECOND, **{"class": "a"})
-            bo.answer(image, state)
+        bo.answer(3, "cannot_judge")
     database = manifest.with_name("manifest.label.sqlite")
     return {"database": database, "names": names, "manifest": manifest}
 
@@ -99,7 +99,7 @@ def test_what_was_marked_is_in_the_maps(tmp_path: Path, marked: dict[str, Any]) 
     assert (mask_of(people / "ann" / own) == (FIRST | SECOND)).all()
     assert (mask_of(people / "bo" / own) == (FIRST & ~SECOND)).all()
     assert one["answered_label"] == "plain"
-    assert (float(one["annotation_seconds"]), float(one["certainty"])) == (30.0, 2.5)
+    assert float(one["annotation_seconds"]) == 30.0
     assert int(one["annotators"]) == 2
     # Nothing to mark: annotated without a map. Not judged or not answered: not annotated.
     for image, annotated in ((2, True), (3, False), (4, False)):
@@ -306,12 +306,12 @@ def test_a_second_round_keeps_what_the_first_one_has_answered(photos: Path) -> N
             person = server.client(name)
             for image in range(1, 5):
                 person.stroke(image, FIRST)
-                person.answer(image, label="real", certainty=2, seconds=4)
+                person.answer(image, label="real", seconds=4)
     of_photos(photos, "first")
     first, second = photos.with_name("first"), photos.with_name("second")
     with running(first / "manifest.csv", labels=("real", "fake")) as server:
         server.client("ann").answer(1, "nothing", label="fake", seconds=1)
     exported(first / "manifest.label.sqlite", second)
-    columns = ["answered_label", "certainty", "annotators", "annotation_seconds"]
+    columns = ["answered_label", "annotators", "annotation_seconds"]
     rows = [tuple(map(str, row[columns])) for row in by_name(second).values()]
-    assert sorted(rows) == [("fake", "", "1", "1.0"), *[("real", "2", "2", "8.0")] * 3]
+    assert sorted(rows) == [("fake", "1", "1.0"), *[("real", "2", "8.0")] * 3]

@@ -203,7 +203,7 @@ def test_a_replaced_image_is_told_and_comes_back(
     assert np.array_equal(decode_map(made) >= 0.5, blob(*SIZE))
 
 
-@pytest.mark.parametrize("state", ["", "cannot_judge", "skipped", "marked"])
+@pytest.mark.parametrize("state", ["", "cannot_judge", "marked"])
 def test_without_marks_the_new_file_counts(manifest: Path, server: Running, state: str) -> None:
     """Of an image with the answer *done* whose marks were all undone, too."""
     ann = server.client("ann")
@@ -213,7 +213,7 @@ def test_without_marks_the_new_file_counts(manifest: Path, server: Running, stat
     if state == "marked":
         assert ann.answer(image).status == 200
     assert ann.turn(image, "undo", name).status == 200
-    if state in ("cannot_judge", "skipped"):
+    if state == "cannot_judge":
         assert ann.answer(image, state).status == 200
     replaced(file_of(manifest, ann, image))
     told = ann.stroke(image, blob(*SIZE))

@@ -68,7 +68,7 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         def answered(*keys: str) -> tuple[str, list[object]]:
             before = leave(page, *keys)
             rows = server.ask(
-                "SELECT state, answers.label, certainty, seconds > 0 FROM answers "
+                "SELECT state, answers.label, seconds > 0 FROM answers "
                 "JOIN images ON images.id = image WHERE path LIKE ?",
                 f"%{before}",
             )
@@ -81,30 +81,22 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert "label" in toast(page)
         press(page, "1", "0")
         assert "Something is marked" in toast(page)
-        assert answered("Shift+Digit2", "n")[1] == [("marked", "real", 2, 1)]
-        assert answered("2", "0")[1] == [("nothing", "fake", None, 1)]
-        assert answered("c")[1] == [("cannot_judge", None, None, 1)]
-        skipped, said = answered("s")
-        assert said == [("skipped", None, None, 1)]
+        assert answered("n")[1] == [("marked", "real", 1)]
+        assert answered("2", "0")[1] == [("nothing", "fake", 1)]
+        assert answered("c")[1] == [("cannot_judge", None, 1)]
         assert page.locator("#count").inner_text() == "3 of 5"
-        # The end, also after a reload; what was skipped can be looked at again, and answered.
-        page.reload()
-        page.get_by_text("There are images that you have skipped.").wait_for()
-        page.get_by_role("button", name="Look at them again").click()
-        assert other_than(page, "") == skipped
-        assert page.locator("#answered").inner_text() == "Skipped"
+        last = name(page)
         press(page, "1", "0")
         page.get_by_text("1 image cannot be shown: the file is missing or damaged.").wait_for()
         assert "image-4.png: " in page.locator("#card").inner_text()
-        assert page.get_by_role("button", name="Look at them again").count() == 0
         saved(page)
         # Back through what was shown; an answer that is there may be left as it is.
         press(page, "ArrowLeft")
-        assert other_than(page, "") == skipped
+        assert other_than(page, "") == last
         assert page.locator("#answered").inner_text() == "Nothing to mark"
         page.reload()
         page.wait_for_selector(SHOWN)
-        assert name(page) == skipped
+        assert name(page) == last
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -131,39 +123,39 @@ def test_an_image_whose_answer_does_not_fit_is_asked_for_again(
 
         def stored() -> list[tuple[object, ...]]:
             saved(page)
-            return server.ask("SELECT state, label, certainty FROM answers ORDER BY event")
+            return server.ask("SELECT state, label FROM answers ORDER BY number")
 
         first = leave(page, "1", "0")
-        second = leave(page, "2", "Shift+Digit3", "0")
+        second = leave(page, "2", "0")
         leave(page, "ArrowLeft")
-        # A corrected label and certainty are saved at once.
+        # A corrected label is saved at once.
         assert told(page) == ("Nothing to mark", "2 of 3")
-        press(page, "1", "Shift+Digit3")
-        assert stored()[-1] == ("nothing", "real", None)
+        press(page, "1")
+        assert stored()[-1] == ("nothing", "real")
         press(page, "1")  # a label that the answer needs is not taken back
         assert "needs a label" in toast(page)
         press(page, "2")
-        assert stored()[-1] == ("nothing", "fake", None)
+        assert stored()[-1] == ("nothing", "fake")
         # With a mark, the answer does not count; it does once the mark is gone, and comes again.
         drag(page, LINE)
         assert "The answer does not fit the marks any more" in toast(page)
         assert told(page) == ("Answer again", "1 of 3")
-        assert stored() == [("nothing", "real", None)]
+        assert stored() == [("nothing", "real")]
         press(page, "Control+z")
         assert told(page) == ("Nothing to mark", "2 of 3")
         press(page, "Control+y")
         leave(page, "ArrowLeft")
         assert name(page) == first
         leave(page, "n")
-        total = 3  # without the images that are skipped until it comes
+        counted = 1
         while name(page) != second:
-            leave(page, "s")
-            total -= 1
+            leave(page, "c")
+            counted += 1
         page.reload()
         page.wait_for_selector(SHOWN)
-        assert told(page) == ("Answer again", f"1 of {total}")
+        assert told(page) == ("Answer again", f"{counted} of 3")
         leave(page, "n")
-        assert page.locator("#count").inner_text() == f"2 of {total}"
+        assert page.locator("#count").inner_text() == f"{counted + 1} of 3"
         rows = server.ask("SELECT label FROM answers WHERE state = 'marked'")
         assert rows == [("fake",)]
 

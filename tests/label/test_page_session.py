@@ -159,7 +159,7 @@ def test_strokes_wait_while_the_disk_is_full(
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
         drag(page, LINES[1])
         page.get_by_text("Not saved: the disk is full").wait_for()
-        press(page, "s")
+        press(page, "c")
         page.wait_for_function(OTHER, arg=image)
         second = name(page)
         drag(page, LINES[2])
@@ -172,7 +172,7 @@ def test_strokes_wait_while_the_disk_is_full(
         saved(page)
         np.testing.assert_array_equal(server.mask(image), line(page, 0, 1))
         np.testing.assert_array_equal(server.mask(second), line(page, 2))
-        assert server.ask("SELECT state FROM answers") == [("skipped",)]
+        assert server.ask("SELECT state FROM answers") == [("cannot_judge",)]
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>Sign in</html>"), (404, "{}")])
@@ -366,12 +366,12 @@ def timed(browser: Browser, images: Path, tmp_path: Path) -> Iterator[tuple[Serv
         page.goto(server.place())
         page.wait_for_selector(SHOWN)
         page.clock.pause_at(NOON)
-        leave(page, "s")
+        leave(page, "c")
         yield server, page
 
 
 def seconds(server: Served) -> list[float]:
-    rows = server.ask("SELECT seconds FROM answers WHERE state != 'skipped' ORDER BY event")
+    rows = server.ask("SELECT seconds FROM answers WHERE state = 'nothing' ORDER BY number")
     return [row[0] for row in rows]
 
 

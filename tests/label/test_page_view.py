@@ -147,7 +147,7 @@ def test_zoom_and_brush_stay_over_a_series_and_the_color_is_chosen(
     scale, point = FIT.scale * np.exp(0.5), FIT.image(600, 400)
     press(page, "l")
     page.locator("[data-color='4']").click()
-    pages.leave(page, "s")
+    pages.leave(page, "c")
     drag(page, [(600, 400)])
     page.mouse.move(1200, 500)
     saved(page)

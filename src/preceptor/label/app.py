@@ -86,7 +86,6 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/redo", partial(routes.turn_stroke, undone=False)),
     Way("POST", "/api/images/{image}/answer", routes.answer),
     Way("GET", "/api/images/{image}/small", partial(routes.picture, small=True), pool="pictures"),
-    Way("POST", "/api/images/{image}/note", routes.remark),
     Way("GET", "/api/grid", routes.grid),
 ]
 

@@ -288,9 +288,8 @@ class TurnBody(Body):
 class AnswerBody(Body):
     """An answer to an image."""
 
-    state: Literal["marked", "nothing", "cannot_judge", "skipped"]
+    state: Literal["marked", "nothing", "cannot_judge"]
     label: str | None = None
-    certainty: Annotated[int, Field(ge=1, le=3)] | None = None
     seconds: Seconds
 
 
@@ -300,12 +299,6 @@ class OpenBody(Body):
     line: Annotated[list[Number], Field(max_length=MOST_IMAGES)] = []
     close: bool = False
     take: bool = False
-
-
-class NoteBody(Body):
-    """A note of a person on an image; an empty one takes it back."""
-
-    text: Annotated[str, Field(max_length=200, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
 
 
 B = TypeVar("B", bound=Body)

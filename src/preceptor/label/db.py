@@ -35,12 +35,11 @@ FORMAT = 11  # `user_version` of the file; other formats are refused
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
     person INTEGER NOT NULL REFERENCES people,
-    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge')),
     label TEXT,
-    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
     at TEXT NOT NULL,
     seconds REAL NOT NULL,
-    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
+    number INTEGER NOT NULL,             -- orders answers: a clock may be set back
     PRIMARY KEY (image, person)
 """
 SCHEMA = f"""
@@ -95,20 +94,11 @@ CREATE TABLE strokes (
 CREATE INDEX strokes_person ON strokes (person, image);
 
 CREATE TABLE answers ({_ANSWER}) WITHOUT ROWID;
-CREATE INDEX answers_person ON answers (person, event);
+CREATE INDEX answers_person ON answers (person, number);
 
 -- Answers that do not fit the marks.
 CREATE TABLE answers_aside ({_ANSWER}) WITHOUT ROWID;
 
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    image INTEGER REFERENCES images,
-    person INTEGER REFERENCES people,
-    at TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    detail TEXT NOT NULL
-);
-CREATE INDEX events_image ON events (image, person, kind);
 """
 
 

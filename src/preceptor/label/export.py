@@ -47,7 +47,7 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
 
 
 _Rows = Sequence[sqlite3.Row]
-_ANSWERED = ("annotation_seconds", "answered_label", "certainty", "annotators")
+_ANSWERED = ("annotation_seconds", "answered_label", "annotators")
 
 
 class ExportedColumns:
@@ -83,10 +83,8 @@ class ExportedColumns:
         apart = not saliency and 2 * marked > len(judged)
         self._saliency[at], self._annotated[at] = saliency, bool(judged) and not apart
         label = _most_frequent([one["label"] for one in given if one["label"]])
-        certainties = [one["certainty"] for one in judged if one["certainty"]]
         seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
-        certainty = f"{sum(certainties) / len(certainties):g}" if certainties else ""
-        values = (seconds, label, certainty, str(len(judged) or ""))
+        values = (seconds, label, str(len(judged) or ""))
         for name, value in zip(_ANSWERED, values, strict=True):
             self._columns[name][at] = value
         sign = POSITIVE if 2 * marked + bool(saliency) > len(judged) else NEGATIVE
@@ -283,9 +281,7 @@ def _that_count(
 
 
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
-    rows = connection.execute(
-        "SELECT * FROM answers WHERE state != 'skipped' ORDER BY image, event"
-    )
+    rows = connection.execute("SELECT * FROM answers ORDER BY image, number")
     return {image: list(group) for image, group in groupby(rows, key=lambda row: row["image"])}
 
 

@@ -1,4 +1,4 @@
-"""Marks: strokes as bitmaps of rectangles, their masks, answers and events.
+"""Marks: strokes as bitmaps of rectangles, their masks, and answers.
 
 The mask of an image, a person and a class is the fold of the person's strokes by number, without
 undone ones: painted → OR, erased → AND NOT. The bits of a rectangle in row order are alternating
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,32 +104,6 @@ def _leb128(values: NDArray[np.int64]) -> bytes:
     rest = values[:, None] >> shifts
     columns = (rest & 0x7F) | np.where(rest >> 7 > 0, 0x80, 0)
     return bytes(columns[(rest > 0) | (shifts == 0)].astype(np.uint8))
-
-
-def note(
-    connection: Connection, image: int | None, person: int | None, kind: str, detail: dict[str, Any]
-) -> int:
-    """Store an event; return its number, larger than those of earlier events.
-
-    Kinds: answer, answer_withdrawn, note. Of notes of a person on an image, the latest one counts.
-    """
-    text = json.dumps(detail, ensure_ascii=False)
-    stored = connection.execute(
-        "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
-        (image, person, now(), kind, text),
-    )
-    assert stored.lastrowid is not None
-    return stored.lastrowid
-
-
-def remark_of(connection: Connection, image: int, person: int) -> str:
-    """What a person has noted on an image."""
-    row = connection.execute(
-        "SELECT json_extract(detail, '$.text') FROM events "
-        "WHERE image = ? AND person = ? AND kind = 'note' ORDER BY id DESC LIMIT 1",
-        (image, person),
-    ).fetchone()
-    return "" if row is None else str(row[0])
 
 
 def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping[str, Any]) -> None:
@@ -314,7 +287,7 @@ def has_marks(connection: Connection, image: int, person: int) -> bool:
     return any(one.bits.any() for one in masks_of(connection, image, person).values())
 
 
-STATES = ("marked", "nothing", "cannot_judge", "skipped")
+STATES = ("marked", "nothing", "cannot_judge")
 JUDGED = STATES[:2]  # that say what is marked
 _OWN = "WHERE image = :image AND person = :person"
 
@@ -331,16 +304,12 @@ def save_answer(connection: Connection, image: int, person: int, answer: Mapping
             raise conflict("nothing is marked; mark something, or answer: nothing to mark")
         if state == "nothing" and marks:
             raise conflict("something is marked; erase it or undo it, or answer: marked")
-    old = connection.execute(
-        "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
-    ).fetchone()
-    before = old is not None and old["state"] != "skipped"
-    connection.execute("DELETE FROM answers_aside WHERE image = ? AND person = ?", (image, person))
-    detail = {name: answer[name] for name in ("state", "label", "certainty")}
-    event = note(connection, image, person, "answer", detail)
-    own = {"image": image, "person": person, "at": now(), "event": event, **answer}
-    _insert(connection, "INSERT OR REPLACE INTO answers", own)
-    _add_places(connection, image, before - (state != "skipped"))
+    key = {"image": image, "person": person}
+    before = connection.execute(f"DELETE FROM answers {_OWN}", key).rowcount
+    connection.execute(f"DELETE FROM answers_aside {_OWN}", key)
+    (newest,) = connection.execute("SELECT coalesce(max(number), 0) FROM answers").fetchone()
+    _insert(connection, "INSERT INTO answers", key | {"at": now(), "number": newest + 1, **answer})
+    _add_places(connection, image, before - 1)
 
 
 def has_work(connection: Connection, image: int) -> bool:
@@ -375,11 +344,8 @@ def withdraw_others(connection: Connection, image: int) -> None:
     """
     connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone > 0", (image,))
     connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
-    rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
-    for person, state in rows.fetchall():
-        note(connection, image, person, "answer_withdrawn", {"state": state})
-        connection.execute("DELETE FROM answers WHERE image = ? AND person = ?", (image, person))
-        _add_places(connection, image, int(state != "skipped"))
+    gone = connection.execute("DELETE FROM answers WHERE image = ?", (image,)).rowcount
+    _add_places(connection, image, gone)
 
 
 def _add_places(connection: Connection, image: int, change: int) -> None:
@@ -418,5 +384,5 @@ def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any]
         f"SELECT * FROM answers {_OWN} UNION ALL SELECT * FROM answers_aside {_OWN}",
         {"image": image, "person": person},
     ).fetchone()
-    names = ("state", "label", "certainty", "at", "seconds")
+    names = ("state", "label", "at", "seconds")
     return None if row is None else {name: row[name] for name in names}

@@ -90,7 +90,7 @@ _OPEN = (
     f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
 )
-_LATER = 2**63 - 1  # than every event
+_LATER = 2**63 - 1  # than every answer
 
 
 def open_images(
@@ -109,22 +109,12 @@ def answered_before(
 ) -> list[int]:
     """Images that a person answered before an image (all, of an open one), the latest first."""
     row = connection.execute(
-        "SELECT event FROM answers WHERE image = ? AND person = ?", (image, person)
+        "SELECT number FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
     rows = connection.execute(
-        "SELECT image FROM answers WHERE person = ? AND image != ? AND event < ? "
-        "ORDER BY event DESC LIMIT ?",
+        "SELECT image FROM answers WHERE person = ? AND image != ? AND number < ? "
+        "ORDER BY number DESC LIMIT ?",
         (person, -1 if image is None else image, _LATER if row is None else row[0], count),
-    )
-    return [row[0] for row in rows]
-
-
-def skipped(connection: Connection, person: int, count: int) -> list[int]:
-    """Images that a person has skipped and that people are needed for, the earliest first."""
-    rows = connection.execute(
-        "SELECT image FROM answers JOIN images ON images.id = image "
-        f"WHERE person = ? AND state = 'skipped' AND {_NEEDED} ORDER BY event LIMIT ?",
-        (person, count),
     )
     return [row[0] for row in rows]
 
@@ -132,12 +122,8 @@ def skipped(connection: Connection, person: int, count: int) -> list[int]:
 def still_open(
     connection: Connection, person: int, claims: Claims, images: Iterable[int]
 ) -> list[int]:
-    """Images of a list that the person may still answer, also if they were skipped."""
-    statement = (
-        f"SELECT places FROM images WHERE id = :image AND {_NEEDED} AND NOT EXISTS ("
-        "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person "
-        "AND state != 'skipped')"
-    )
+    """Images of a list that the person may still answer."""
+    statement = f"SELECT places FROM images WHERE id = :image AND {_OPEN}"
     rows = ((one, {"image": one, "person": person}) for one in images)
     return [
         image

@@ -29,8 +29,8 @@ def next_images(call: Call) -> Reply:
     before, after = call.asked("before"), call.asked("after")
     if before is not None:
         numbers = queue.answered_before(call.reading, person.id, before, count)
-    elif "skipped" in call.query:
-        numbers = queue.skipped(call.reading, person.id, count)
+    elif "rest" in call.query:  # at the end: what cannot be had is told
+        numbers = []
     else:
         numbers = calls.hand_out(call, count, after)
     images = []
@@ -38,7 +38,7 @@ def next_images(call: Call) -> Reply:
         images.append({key: row[key] for key in ("id", "width", "height")} | _view(row))
         if images[-1]["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
-    if images and "skipped" not in call.query:
+    if images:
         return http.told({"images": images})
     hidden = queue.not_shown(call.reading)
     problems = [{"name": PurePath(path).name, "problem": why} for path, why in hidden[:_LISTED]]
@@ -74,7 +74,6 @@ def image(call: Call) -> Reply:
             "version": row["looked_at"],
             "strokes": marks.strokes_of(call.reading, row["id"], person.id),
             "answer": marks.answer_of(call.reading, row["id"], person.id),
-            "note": marks.remark_of(call.reading, row["id"], person.id),
         }
     )
 
@@ -124,7 +123,7 @@ def open_image(call: Call) -> Reply:
     _own_tab(call, row["id"], body.tab, take=body.take)
     # An image that the person has answered has its place already; looked at, it takes no other.
     answered = call.reading.execute(
-        "SELECT 1 FROM answers WHERE image = ? AND person = ? AND state != 'skipped'",
+        "SELECT 1 FROM answers WHERE image = ? AND person = ?",
         (row["id"], person.id),
     ).fetchone()
     own = [] if answered else [row["id"]]
@@ -225,17 +224,6 @@ def answer(call: Call) -> Reply:
     return http.told({"ok": True})
 
 
-def remark(call: Call) -> Reply:
-    """Save a note of the person on an image."""
-    person, row, body = call.someone, call.image(), calls.checked(calls.NoteBody, call)
-    call.labeling.database.write(
-        lambda writing: marks.note(
-            writing, row["id"], person.id, "note", {"text": body.text.strip()}
-        )
-    )
-    return http.told({"ok": True})
-
-
 _HTML = "text/html; charset=utf-8"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>preceptor label</title>
@@ -315,7 +303,7 @@ def state(call: Call) -> Reply:
     if person is not None:
         shown = _shown(person)
         (totals["mine_done"],) = call.reading.execute(
-            "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
+            "SELECT count(*) FROM answers WHERE person = ?", (person.id,)
         ).fetchone()
         totals["mine_open"] = queue.count_open(call.reading, person.id)
     people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()

@@ -202,9 +202,7 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
         images, key=lambda row: (row["source"] if by_source else "", draws[row["id"]][0])
     )
     counted = dict(
-        connection.execute(
-            "SELECT image, count(*) FROM answers WHERE state != 'skipped' GROUP BY image"
-        ).fetchall()
+        connection.execute("SELECT image, count(*) FROM answers GROUP BY image").fetchall()
     )
     values = []
     for position, row in enumerate(ordered):

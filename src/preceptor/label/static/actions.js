@@ -91,14 +91,12 @@ const ACTIONS = {
   next: () => answer("marked"),
   nothing: () => answer("nothing"),
   cannot: () => answer("cannot_judge"),
-  skip: () => answer("skipped"),
   previous,
   label: (number) => {
     const label = page.state.labels[number];
     if (label === undefined || page.state.labels.length < 2) return;
     choose({ label: draft().label === label ? null : label });
   },
-  certainty: (number) => choose({ certainty: draft().certainty === number ? null : number }),
   closer: () => zoom(STEP),
   farther: () => zoom(1 / STEP),
   fit: () => view.fit(),
@@ -148,7 +146,6 @@ const ACTIONS = {
     if (cursor.on) stage.focus();
   },
   grid: showGrid,
-  note: () => $("note").focus(),
   help: () => ($("help").open ? $("help").close() : $("help").showModal()),
   cancel: () => {
     if (draw.cancel()) return;

@@ -11,7 +11,6 @@ import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
-import { remark } from "./strokes.js";
 
 const IDLE = new Set([
   "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid", "auto",
@@ -54,7 +53,7 @@ function onKey(event) {
   const found = actionOf(event);
   if (found === null || (page.entry === null && !IDLE.has(found[0]))) return;
   event.preventDefault();
-  if (event.repeat && ["next", "previous", "nothing", "cannot", "skip"].includes(found[0])) return;
+  if (event.repeat && ["next", "previous", "nothing", "cannot"].includes(found[0])) return;
   run(...found);
 }
 
@@ -66,7 +65,6 @@ function onClick(event) {
   else if (dataset.class !== undefined) pickClass(Number(dataset.class));
   else if (dataset.color !== undefined) run("color", Number(dataset.color));
   else if (dataset.label !== undefined) run("label", Number(dataset.label));
-  else if (dataset.certainty !== undefined) run("certainty", Number(dataset.certainty));
   else if (button.localName !== "summary") return;
   // After a click with the mouse, keys are for the image again.
   if (event.detail > 0) stage.focus({ preventScroll: true });
@@ -114,10 +112,6 @@ export function listen({ signIn }) {
   });
   $("to-help").addEventListener("click", () => run("help"));
   $("to-grid").addEventListener("click", showGrid);
-  $("note").addEventListener("change", () => remark($("note").value));
-  $("note").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === "Escape") stage.focus();
-  });
   $("who").addEventListener("click", () => {
     closeSheet();
     signIn();

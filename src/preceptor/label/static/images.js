@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { isDone, page } from "./page.js";
-import { $, card, hush, say } from "./panel.js";
+import { card, hush, say } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 
@@ -71,7 +71,6 @@ export async function giveBack() {
 export function leave(back) {
   draw.cancel();
   hush();
-  if (document.activeElement === $("note")) stage.focus(); // which saves the note to this image
   lookAway();
   if (cursor.on) cursor.toggle();
   if (page.entry !== null && !back) page.work.past.push(page.entry.id);
@@ -82,9 +81,9 @@ async function showEnd() {
   let title = "That was the last image.";
   const buttons = [["Previous image", previous]];
   card(title, [], buttons);
-  const nothing = { skipped: [], hidden: 0, problems: [], reserved: 0 };
+  const nothing = { hidden: 0, problems: [], reserved: 0 };
   const { work } = page;
-  const { skipped, hidden, problems, reserved } = await work.rest().catch(() => nothing);
+  const { hidden, problems, reserved } = await work.rest().catch(() => nothing);
   if (page.entry !== null || page.work !== work) return;
   const lines = [];
   if (reserved > 0) {
@@ -99,14 +98,7 @@ async function showEnd() {
     lines.push(...problems.map(({ name, problem }) => `${name}: ${problem}`));
     if (hidden > problems.length) lines.push(`And ${hidden - problems.length} more.`);
   }
-  if (skipped.length > 0) {
-    lines.push("There are images that you have skipped.");
-    const again = async () => {
-      work.takeUp(skipped);
-      await goOn();
-    };
-    buttons.unshift(["Look at them again", again]);
-  } else if (hidden > 0 && reserved === 0) {
+  if (hidden > 0 && reserved === 0) {
     title = "There is no further image.";
   }
   if (lines.length === 0) {

@@ -27,10 +27,7 @@ export const GROUPS = [
     ["previous", ["ArrowLeft", "Shift+n"], "Previous image"],
     ["nothing", ["0"], "Nothing to mark"],
     ["cannot", ["c"], "Cannot judge"],
-    ["skip", ["s"], "Skip"],
     ["label", ["1–9"], "Label"],
-    ["certainty", ["Shift+1–3"], "Unsure, fairly sure, sure"],
-    ["note", ["t"], "Note on the image"],
     ["grid", ["g"], "All images with their marks"],
   ]],
   ["View", [
@@ -61,7 +58,7 @@ const BY_KEY = new Map();
 for (const [, rows] of GROUPS) {
   for (const [action, keys] of rows) {
     for (const key of keys) {
-      if (!["pan", "press", "move", "close", "label", "certainty", ""].includes(action)) {
+      if (!["pan", "press", "move", "close", "label", ""].includes(action)) {
         BY_KEY.set(key, action);
       }
     }
@@ -88,12 +85,11 @@ export function actionOf(event) {
   const plain = nameOf(event);
   const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
   const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
-  if (found && !/^Digit[1-3]$/.test(code)) return [found]; // a Swiss + is Shift and 1
+  if (found && (event.shiftKey || !/^Digit[1-3]$/.test(code))) return [found]; // a Swiss + is Shift and 1
   // Where digits need Shift, their keys do without it. Without Num Lock, a number pad has no digits.
   const digit = /^(Digit|Numpad)(\d)$/.exec(code);
-  if (digit !== null && !command && !typed && (digit[1] === "Digit" || /^\d$/.test(key))) {
+  if (digit !== null && !command && !typed && (!event.shiftKey || /^\d$/.test(key)) && (digit[1] === "Digit" || /^\d$/.test(key))) {
     const number = Number(digit[2]);
-    if (event.shiftKey) return number >= 1 && number <= 3 ? ["certainty", number] : null;
     return number === 0 ? ["nothing"] : ["label", number - 1];
   }
   // Capital letters do as small ones, where no key of their own is given: Caps Lock may be on.

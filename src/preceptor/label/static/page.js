@@ -26,7 +26,6 @@ export function draft() {
   const chosen = (name) => (own[name] === undefined ? given[name] : own[name]) ?? null;
   return {
     label: chosen("label"),
-    certainty: chosen("certainty"),
     // Another browser may have counted more.
     seconds: Math.max(own.seconds ?? 0, given.seconds ?? 0),
   };
@@ -38,9 +37,9 @@ export function fits({ answer, marks, problem }) {
   return answer?.state !== "nothing" || marks.isEmpty();
 }
 
-// Whether the image has an answer that counts; a skip does not.
+// Whether the image has an answer that counts.
 export function isDone(entry) {
-  return Boolean(entry.answer) && entry.answer.state !== "skipped" && fits(entry);
+  return Boolean(entry.answer) && fits(entry);
 }
 
 // Changes that the server has refused for good.
@@ -58,7 +57,7 @@ export function lostWords() {
 }
 
 // What is chosen and counted for images and is part of no answer yet, kept over a reload: {label,
-// certainty, seconds}, each where there is one.
+// seconds}, each where there is one.
 const KEPT = 50;
 
 export class Drafts {

@@ -12,7 +12,7 @@ const TIPS = {
   wand: "Click a region of one color. Hold and drag sideways for the tolerance.",
 };
 export const STATES = {
-  marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
+  marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge",
 };
 
 /** @type {(id: string) => any} */
@@ -113,7 +113,7 @@ function slider(id, value, words) {
   $(`${id}-value`).textContent = words;
 }
 
-// Shows the image at hand: its name, answer, label and certainty, and what can be undone; `isFit` is
+// Shows the image at hand: its name, answer and label, and what can be undone; `isFit` is
 // whether the answer fits the marks.
 export function showImage(entry, draft, state, { allowed, isFit }) {
   document.body.classList.toggle("empty", entry === null);
@@ -126,11 +126,8 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
   const answer = entry?.answer;
   $("answered").hidden = !answer;
   $("answered").textContent = answer ? (isFit ? STATES[answer.state] : "Answer again") : "";
-  if (document.activeElement !== $("note")) $("note").value = entry?.info.note ?? "";
-  $("note").disabled = entry === null;
   const label = draft.label;
   press("[data-label]", ({ dataset }) => state.labels[Number(dataset.label)] === label);
-  press("[data-certainty]", ({ dataset }) => Number(dataset.certainty) === draft.certainty);
   const able = {
     undo: allowed && entry?.marks.toUndo(),
     redo: allowed && entry?.marks.toRedo(),

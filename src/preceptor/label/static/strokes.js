@@ -90,14 +90,6 @@ export function edit(kind) {
   say(large ? "The mark is too large for this." : "There is nothing to change.");
 }
 
-export function remark(text) {
-  const { entry } = page;
-  const note = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ").trim(); // pasted tabs and lines
-  if (entry === null || (entry.info.note ?? "") === note) return;
-  entry.info.note = note;
-  save("note", { text: entry.info.note });
-}
-
 function needsLabel(state) {
   const judged = state === "marked" || state === "nothing";
   return judged && page.state.labels.length > 0 && !page.entry.info.label;
@@ -113,7 +105,7 @@ export function answer(kind) {
   const empty = page.entry.marks.isEmpty();
   if (kind === "marked" && empty) {
     if (page.entry.answer && page.entry.answer.state !== "marked") goOn();
-    else say("Nothing is marked yet. Press 0 if there is nothing to mark, or S to skip.");
+    else say("Nothing is marked yet. Press 0 if there is nothing to mark, or C if you cannot judge.");
     return;
   }
   if (kind === "nothing" && !empty) {
@@ -137,17 +129,17 @@ function store(state) {
   keepTime();
   const { entry } = page;
   const before = isDone(entry);
-  const { label, certainty, seconds } = draft();
+  const { label, seconds } = draft();
   const body = {
-    state, label, certainty, seconds: Math.round(seconds * 1000) / 1000,
+    state, label, seconds: Math.round(seconds * 1000) / 1000,
   };
   save("answer", body);
   entry.answer = body;
-  page.drafts.change(entry.id, { label: undefined, certainty: undefined });
+  page.drafts.change(entry.id, { label: undefined });
   count(entry.id, before, isDone(entry));
 }
 
-// Chooses a label or a certainty; an answer that counts already is saved with it at once.
+// Chooses a label; an answer that counts already is saved with it at once.
 export function choose(values) {
   const { entry } = page;
   const { elsewhere, session } = page.wrong;
