@@ -34,7 +34,7 @@ def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
     state = ann.get("/api/state").json
     assert state["person"] == chosen
     assert state["people"] == ["Ann"]
-    assert state["labels"] == ["marked", "plain"]
+    assert state["labels"] == []
     assert state["totals"] == {"images": 12, "done": 0, "mine_done": 0, "mine_open": 12}
 
 
@@ -95,10 +95,10 @@ def test_an_answer_fits_the_marks(server: Running) -> None:
     assert "nothing is marked" in ann.answer(first).error
     ann.stroke(first, blob(*SIZE))
     assert "something is marked" in ann.answer(first, "nothing").error
-    assert ann.answer(first, label="plain").status == 200
+    assert ann.answer(first).status == 200
     assert ann.answer(second, "nothing").status == 200
     answer = ann.image(first)["answer"]
-    assert (answer["state"], answer["label"]) == ("marked", "plain")
+    assert (answer["state"], answer["label"]) == ("marked", None)
     assert answer["seconds"] == 3.5
     assert first not in ann.queue()
     assert ann.queue("&before=0") == [second, first]
@@ -130,7 +130,7 @@ def newest(client: Client, image: int) -> str:
 def test_an_answer_does_not_count_while_it_does_not_fit_the_marks(server: Running) -> None:
     ann = server.client("ann")
     image, other = ann.queue()[:2]
-    ann.answer(image, "nothing", label="plain")
+    ann.answer(image, "nothing")
     ann.answer(other, "nothing")
     before = ann.image(image)["answer"]
     assert stored(server, ann) == (2, 0, 2, 2)

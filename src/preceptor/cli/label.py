@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from preceptor.cli.data import Format
-from preceptor.cli.options import Commands, LabelOrder, Number, RunByDefault, counting, needing
+from preceptor.cli.options import Commands, RunByDefault, counting, needing
 from preceptor.errors import InputError, is_control, listed
 from preceptor.utils.process import bulk_import
 from preceptor.utils.text import print_table
@@ -39,11 +37,6 @@ def run(
     opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
     allow_host: list[str] | None = None,
     overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
-    overlap_share: Annotated[
-        float | None, Number(min=0, max=1, show_default="1 with --overlap")
-    ] = None,
-    order: Annotated[LabelOrder | None, typer.Option(show_default="random")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     database: Path | None = None,
 ) -> None:
     """Serve the page on which images are marked.
@@ -61,10 +54,7 @@ def run(
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
         allow_host: Additional host name of this server. Repeatable.
-        overlap: Number of people who mark each image of the overlap.
-        overlap_share: Share of the images in the overlap.
-        order: Order of the images.
-        seed: Random seed of the order and the overlap.
+        overlap: Number of people who mark each image.
         database: Database (default: NAME.label.sqlite beside the manifest).
     """
     with needing("web", "label"):
@@ -80,10 +70,7 @@ def run(
     given = {
         "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
-        "order": order,
-        "seed": seed,
         "overlap": overlap,
-        "overlap_share": overlap_share,
         "splits": _names("--splits", splits),
     }
     stated = {key: value for key, value in given.items() if value is not None}
@@ -155,7 +142,6 @@ def _names(option: str, text: str | None) -> tuple[str, ...] | None:
 def label_export(
     database: Path,
     to: Annotated[Path, typer.Option()],
-    format_: Annotated[Format | None, typer.Option("--format")] = None,
     merge: str = "mean",
     class_: Annotated[list[str] | None, typer.Option("--class")] = None,
 ) -> None:
@@ -166,41 +152,22 @@ def label_export(
     Args:
         database: Database of preceptor label.
         to: Output folder, new or empty.
-        format_: Additional format, of another tool, in a folder of its name; of one class.
         merge: How maps of several people are merged: mean, majority, any, or one person's name.
         class_: Class of marks. Repeatable (default: all).
     """
-    from preceptor.label.db import LabelSettings, connect, read_settings, told_errors
+    from preceptor.label.db import connect, told_errors
 
     connection = connect(database, readonly=True)
     with bulk_import():
-        from preceptor.annotations.export import manifest_images, write_export
-        from preceptor.annotations.write import MAPS
-        from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
-    with counting("writing maps") as told:
-
-        def other_format(folder: Path) -> None:
-            if format_ is not None:
-                manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
-                # The default class says less than the label; other maps are of an earlier round.
-                mark = classes[0] if classes != LabelSettings.classes else ""
-                own = str(folder.absolute() / MAPS)
-                images = (
-                    replace(one, marked=mark if one.row["saliency"].startswith(own) else "")
-                    for one in manifest_images(manifest, progress=told)
-                )
-                write_export(format_, images, folder / format_)
-
-        with told_errors(database), closing(connection):
-            classes = tuple(class_ or read_settings(connection).classes)
-            if format_ not in (None, "masks") and len(set(classes)) > 1:
-                what = f"--format {format_} has marks of one class, not of {', '.join(classes)}"
-                raise InputError(f"{what}; choose one with --class")
-            counts = export_marks(
-                connection, database, to, merge=merge, classes=class_ or (),
-                add_files=other_format, progress=told,
-            )  # fmt: skip
+    with (
+        counting("writing maps") as told,
+        told_errors(database),
+        closing(connection),
+    ):
+        counts = export_marks(
+            connection, database, to, merge=merge, classes=class_ or (), progress=told
+        )
     print(
         f"wrote {to / MANIFEST}: {counts['images']:,} images, {counts['annotated']:,} annotated, "
         f"{counts['maps']:,} with a map, {counts['strokes']:,} strokes"

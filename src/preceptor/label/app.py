@@ -182,21 +182,10 @@ def prepare(
         changes = None
         if db.read_setting(connection, "digest") != source.digest:
             rows = sources.rows_of(source) if rows is None else rows
-            chosen = _labels_are_chosen(connection)
             changes = sources.take_in(connection, source, rows)
-            if not source.is_folder and not chosen:
-                labels = sorted({row.label for row in rows})
-                db.write_setting(connection, "labels", labels)
         sources.remember_place(connection, source, path)
         before = db.read_settings(connection)
-        if given.get("overlap", 1) > 1 and not before.overlap_share:
-            given = {"overlap_share": 1.0} | given
-        settings = _checked(replace(before, **given), connection)
-        if settings.overlap == 1 and given.get("overlap_share"):
-            raise InputError(
-                "--overlap-share: it is the share of the images that several people mark, and one "
-                "person marks each; add --overlap 2"
-            )
+        settings = _checked(replace(before, **given), connection, source)
         if settings != before or first:
             for key, value in asdict(settings).items():
                 db.write_setting(connection, key, value)
@@ -213,14 +202,9 @@ def prepare(
     return Prepared(path, source, settings, changes, first)
 
 
-def _labels_are_chosen(connection: Connection) -> bool:
-    """Whether the labels among which people choose are others than those of the images."""
-    listed = connection.execute("SELECT DISTINCT label FROM images WHERE listed = 1")
-    known = set(db.read_setting(connection, "labels", ()))
-    return bool(known) and known != {row[0] for row in listed}
-
-
-def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
+def _checked(settings: LabelSettings, connection: Connection, source: Source) -> LabelSettings:
+    if settings.labels and not source.is_folder:
+        raise InputError("--labels: a manifest has labels; name a folder of images to choose them")
     used = {row[0] for row in connection.execute("SELECT DISTINCT class FROM strokes")}
     if gone := sorted(used - set(settings.classes)):
         raise InputError(

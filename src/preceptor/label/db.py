@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from preceptor.deploy.http import RefusedError
 from preceptor.errors import HeldError, InputError, PreceptorError, RunFailedError
@@ -50,12 +50,10 @@ CREATE TABLE images (
     path TEXT NOT NULL UNIQUE,           -- from the folder of the manifest, or absolute
     label TEXT NOT NULL DEFAULT '',
     split TEXT NOT NULL DEFAULT '',
-    source TEXT NOT NULL DEFAULT '',
     width INTEGER, height INTEGER,       -- upright; NULL until the header is read
     problem TEXT,                        -- why the image cannot be shown
     looked_at TEXT,                      -- version of the file when it was measured last
     position INTEGER NOT NULL,           -- in the order of the queue
-    overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
     asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
@@ -296,9 +294,6 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     return RefusedError(507, f"the disk is full or cannot be written ({error}); nothing was saved")
 
 
-Order = Literal["random", "source"]
-
-
 @dataclass(frozen=True)
 class LabelSettings:
     """Settings that every start may change; they are kept in the database."""
@@ -306,10 +301,7 @@ class LabelSettings:
     classes: tuple[str, ...] = ("evidence",)  # classes of marks
     labels: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()  # splits whose images are to be marked; empty = all
-    order: Order = "random"  # order of the queue
-    seed: int = 0  # random seed of the order and of the overlap
-    overlap: int = 1  # number of people who mark the images of the overlap
-    overlap_share: float = 0.0  # share of the images in the overlap
+    overlap: int = 1  # number of people who mark each image
 
 
 def read_setting(connection: Connection, key: str, default: Any = None) -> Any:

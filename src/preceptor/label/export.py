@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
 
 
 _Rows = Sequence[sqlite3.Row]
-_ANSWERED = ("annotation_seconds", "answered_label", "annotators")
+_ANSWERED = ("annotation_seconds", "annotators")
 
 
 class ExportedColumns:
@@ -70,6 +70,7 @@ class ExportedColumns:
             POSITIVE if saliency else NEGATIVE if annotated else ""
             for annotated, saliency in zip(self._annotated, self._saliency, strict=True)
         ]
+        self._label = [""] * len(table)
         self._is_tie = [False] * len(table)
         self.notes: Counter[str] = Counter()
         self.are_all_missing = False
@@ -84,9 +85,10 @@ class ExportedColumns:
         self._saliency[at], self._annotated[at] = saliency, bool(judged) and not apart
         label = _most_frequent([one["label"] for one in given if one["label"]])
         seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
-        values = (seconds, label, str(len(judged) or ""))
+        values = (seconds, str(len(judged) or ""))
         for name, value in zip(_ANSWERED, values, strict=True):
             self._columns[name][at] = value
+        self._label[at] = label
         sign = POSITIVE if 2 * marked + bool(saliency) > len(judged) else NEGATIVE
         self._sign[at] = sign if judged else ""
         self._is_tie[at] = not label and any(one["label"] for one in given)
@@ -106,9 +108,7 @@ class ExportedColumns:
             elif name in table:
                 table = table.drop(columns=name)
         if self._are_answered:
-            signs = [""] * len(self._sign) if self._labels else self._sign
-            answered = self._columns["answered_label"]
-            table["label"] = [label or sign for label, sign in zip(answered, signs, strict=True)]
+            table["label"] = self._label if self._labels else self._sign
         missing = ~table["path"].map(lambda path: Path(path).is_file()).astype(bool)
         self.are_all_missing = bool(missing.all())
         gone = {"images whose file is missing": missing}
@@ -152,7 +152,6 @@ def export_marks(
     *,
     merge: str = "mean",
     classes: Sequence[str] = (),
-    add_files: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the marks of a database, as they are at one moment, to a new or empty folder.
@@ -164,7 +163,6 @@ def export_marks(
     Args:
         merge: Key of `MERGES`, or the name of a person.
         classes: Classes of marks that are exported; empty = all.
-        add_files: Function that adds files to the folder, called with its temporary path.
 
     Returns:
         Content of `import.json`, and the numbers of annotated images and of strokes in the maps.
@@ -174,10 +172,7 @@ def export_marks(
     try:
         with replacing(to, new=True) as partial:
             partial.mkdir()
-            exported = _export(connection, database, to, partial, merge, classes, progress)
-            if add_files is not None:
-                add_files(partial)
-        return exported
+            return _export(connection, database, to, partial, merge, classes, progress)
     finally:
         connection.execute("ROLLBACK")
 
