@@ -105,7 +105,7 @@ class ServedApart(Served):
 def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
     """A server in a thread that ends with the context; its database is in a folder."""
     database = folder / "label.sqlite"
-    with running(source, database, cache=folder / "cache", **options) as one:
+    with running(source, database, **options) as one:
         yield Served(database, one.address, one.token)
 
 

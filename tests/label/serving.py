@@ -150,24 +150,20 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("cache",)
-
-
 @contextlib.contextmanager
 def running(source: Path, database: Path | None = None, **options: Any) -> Iterator[Running]:
     """Server of a manifest or a folder; the database is beside it by default.
 
     Args:
-        options: Settings; arguments of `labeling_of`; port, 0 = a free one; allow_host, further
+        options: Settings; port, 0 = a free one; allow_host, further
             names of the host.
     """
     found = find_source(source)
-    way = {key: options.pop(key) for key in _WAY if key in options}
     port, more = options.pop("port", 0), options.pop("allow_host", ())
     prepared = prepare(database or found.database, found, options)
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
-    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)
+    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more))
     try:
         with in_thread(application(labeling), at):
             yield Running(labeling, f"127.0.0.1:{port}")

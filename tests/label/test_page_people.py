@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from preceptor.label import queue
-from tests.commands import HANGS
 from tests.label.pages import (
     SHOWN,
     Fit,
@@ -210,46 +208,6 @@ def test_people_do_not_see_each_other_and_take_no_marks(browser: Browser, tmp_pa
         sign_in(ada, "Ada")
         saved(ada)
         assert (server.ask(count, "Ada"), server.ask(count, "Mary")) == ([(2,)], [(0,)])
-
-
-def test_the_second_tab_is_told_and_may_take_over(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ALIVE", HANGS)
-    with (
-        served(images(tmp_path, 3), tmp_path) as server,
-        opened(browser, server, image=None, may_say=FAILED) as first,
-    ):
-        # Its signs of life, every ten seconds, would tell it of the second tab before it saves.
-        first.add_init_script("window.setInterval = () => 0;")
-        first.goto(server.place())
-        first.wait_for_selector(SHOWN)
-        image = name(first)
-        drag(first, LINE)
-        saved(first)
-        expected = server.mask(image)
-        second = another_tab(first.context, server, "Ada", image, FAILED)
-        banner = "This image is open in another tab of yours."
-        second.get_by_text(banner).wait_for()
-        drag(second, [FIT.page(20, 120), FIT.page(180, 120)])
-        press(second, "Control+z")
-        saved(second)
-        np.testing.assert_array_equal(server.mask(image), expected)
-
-        second.get_by_role("button", name="Work on it here").click()
-        second.get_by_text(banner).wait_for(state="hidden")
-        press(second, "Control+z")
-        saved(second)
-        assert not server.mask(image).any()
-        # The first one notices when it wants to save; its stroke is kept until it takes over.
-        drag(first, LINE)
-        first.get_by_text(banner).wait_for()
-        assert first.locator("#save-words").inner_text() == "1 change not saved"
-        assert not server.mask(image).any()
-        first.get_by_role("button", name="Work on it here").click()
-        saved(first)
-        np.testing.assert_array_equal(server.mask(image), expected)
-        assert second.said == []  # type: ignore[attr-defined]
 
 
 def test_changes_that_are_refused_are_told_and_asked_for_again(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from preceptor.label import queue
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -118,10 +117,7 @@ def test_strokes_outlive_the_server_and_the_tab(
         np.testing.assert_array_equal(server.mask(image), line(again, 0, 1, 3))
 
 
-def test_answers_outlive_the_tab_and_count(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ALIVE", 0.0)  # a tab that crashes does not say that it is closed
+def test_answers_outlive_the_tab_and_count(browser: Browser, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
     with served(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
         answered = {leave(page, "0")}
@@ -287,7 +283,7 @@ def test_the_next_images_stay_reserved_while_a_person_works(
     browser: Browser, images: Path, tmp_path: Path
 ) -> None:
     later = Later()
-    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+    with running(images) as one, contextlib.ExitStack() as stack:
         one.labeling.claims._clock = later
         server = Served(one.labeling.database.path, one.address, one.token)
         page = stack.enter_context(opened(browser, server, image=None))
@@ -329,7 +325,7 @@ def test_images_that_are_reserved_for_others_are_told_and_come_back(
     browser: Browser, tmp_path: Path
 ) -> None:
     images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
-    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+    with running(images) as one, contextlib.ExitStack() as stack:
         server = Served(one.labeling.database.path, one.address, one.token)
         ada = stack.enter_context(opened(browser, server))
         while len(one.labeling.claims.images(0)) < 4:  # the images that somebody has

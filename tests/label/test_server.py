@@ -167,7 +167,6 @@ def test_the_picture_is_the_image(lasting: Running) -> None:
     assert told.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(told.content)).size == SIZE
     assert ann.send("GET", path, headers={"if-none-match": told.headers["etag"]}).status == 304
-    assert ann.get(path.replace("whole", "tiles/0/0/0")).status == 404
     assert ann.get("/api/images/99/whole").status == 404
 
 

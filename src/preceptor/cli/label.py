@@ -188,16 +188,17 @@ def label_status(database: Path) -> None:
     from rich.console import Console
 
     from preceptor.label.db import connect, told_errors
-    from preceptor.label.images import problems_now
     from preceptor.label.marks import STATES, marks_without_answer
     from preceptor.label.queue import figures
-    from preceptor.label.sources import root_of
 
     console = Console()
     with told_errors(database), closing(connect(database, readonly=True)) as connection:
         numbers, unanswered = figures(connection), len(marks_without_answer(connection))
         (strokes,) = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()
-        problems = problems_now(connection, root_of(connection, database))
+        rows = connection.execute(
+            "SELECT path, problem FROM images WHERE problem IS NOT NULL AND listed = 1"
+        ).fetchall()
+        problems = [f"{Path(path).name}: {problem}" for path, problem in rows]
     told = f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes"
     console.print(told, highlight=False)
     columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}

@@ -28,11 +28,10 @@ from preceptor.errors import InputError
 from preceptor.label import calls, db, routes, sources
 from preceptor.label.calls import Call, Keys, Labeling, Session
 from preceptor.label.db import Connection, Database, LabelSettings, connect
-from preceptor.label.images import Pictures, look_again
+from preceptor.label.images import forget_sizes, look_again
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
 from preceptor.label.sources import Row, Source
-from preceptor.utils.files import default_cache_dir
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:
@@ -70,7 +69,6 @@ class Way:
     entry: bool = False  # whether it needs no session
 
 
-_TILE = "/api/images/{image}/tiles/{level}/{column}/{row}"
 WAYS: list[Way] = [
     Way("GET", "/", routes.page, entry=True),
     Way("GET", "/static/{name:path}", routes.static, entry=True),
@@ -79,7 +77,6 @@ WAYS: list[Way] = [
     Way("GET", "/api/queue", routes.next_images),
     Way("GET", "/api/images/{image}", routes.image),
     Way("GET", "/api/images/{image}/whole", routes.picture, pool="pictures"),
-    Way("GET", _TILE, routes.picture, pool="pictures"),
     Way("POST", "/api/images/{image}/open", routes.open_image),
     Way("POST", "/api/images/{image}/strokes", routes.strokes),
     Way("POST", "/api/images/{image}/undo", partial(routes.turn_stroke, undone=True)),
@@ -220,7 +217,7 @@ def _checked(settings: LabelSettings, connection: Connection, source: Source) ->
     return settings
 
 
-def labeling_of(prepared: Prepared, hosts: Hosts, cache: Path | None = None) -> Labeling:
+def labeling_of(prepared: Prepared, hosts: Hosts) -> Labeling:
     """State of a server."""
     database = Database(prepared.path)
     labeling = Labeling(
@@ -229,10 +226,9 @@ def labeling_of(prepared: Prepared, hosts: Hosts, cache: Path | None = None) -> 
         prepared.settings,
         Keys(db.session_secret(prepared.path)),
         hosts,
-        Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
     )
-    database.write(lambda writing: look_again(writing, labeling.source.root))
+    database.write(look_again)
+    database.write(forget_sizes)
     claim_begun(database.reading, labeling.claims)
-    labeling.builder.submit(labeling.pictures.remove_unused)
     return labeling

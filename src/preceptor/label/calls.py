@@ -28,7 +28,7 @@ from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
 from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.queue import Claims, Tabs, open_images
+from preceptor.label.queue import Claims, open_images
 from preceptor.label.sources import Source
 
 LONGEST = 60  # characters of a name
@@ -153,15 +153,12 @@ class Labeling:
     settings: LabelSettings
     keys: Keys
     hosts: Hosts
-    pictures: files.Pictures
     static: Mapping[str, Path]
     claims: Claims = field(default_factory=Claims)
-    tabs: Tabs = field(default_factory=Tabs)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
-    # Threads of changes and questions, of pictures that somebody waits for, and of others.
+    # Threads of changes and questions, and of pictures.
     calls: Threads = field(default_factory=partial(Threads, 16, "label-calls"))
     decoding: Threads = field(default_factory=partial(Threads, 2, "label-pictures"))
-    builder: Threads = field(default_factory=partial(Threads, 1, "label-builder"))
     look_again_at: float = 0.0
 
     @property
@@ -171,8 +168,7 @@ class Labeling:
 
     def close(self) -> None:
         """Write what waits, and end the threads; returns when they have ended."""
-        self.pictures.stop()
-        for pool in (self.calls, self.decoding, self.builder):
+        for pool in (self.calls, self.decoding):
             pool.shutdown(cancel_futures=True)
         self.database.close()
 
@@ -294,11 +290,10 @@ class AnswerBody(Body):
 
 
 class OpenBody(Body):
-    """An image that is opened, taken over or closed, and the images that come next."""
+    """An image that is opened or closed, and the images that come next."""
 
     line: Annotated[list[Number], Field(max_length=MOST_IMAGES)] = []
     close: bool = False
-    take: bool = False
 
 
 B = TypeVar("B", bound=Body)
@@ -337,26 +332,25 @@ def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
             labeling.claims.drop(image, person.id)
 
 
-def sized(
-    labeling: Labeling, connection: Connection, images: Iterable[int], *, need_files: bool = True
-) -> list[sqlite3.Row]:
+def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
     """Rows of images, whose sizes are read from the files if these are new or have changed.
 
-    While no image can be reached, missing files are not stored, which `need_files` makes an error.
+    Raises RefusedError (503) if a file is missing and no image can be reached.
     """
-    numbers = list(images)
-    rows = _rows(connection, numbers)
-    changed = files.changed_states(connection, labeling.source.root, rows)
-    if any(state.looked_at is None for _, state in changed) and not files.are_reachable(
-        connection, labeling.source.root
-    ):
-        if need_files:
-            raise RefusedError(503, UNREACHABLE)
-        changed = [(image, state) for image, state in changed if state.looked_at is not None]
+    numbers, root = list(images), labeling.source.root
+    rows = rows_of(connection, numbers)
+    states = [(row["id"], files.file_state(row, root / row["path"])) for row in rows]
+    changed = [
+        (image, state)
+        for row, (image, state) in zip(rows, states, strict=True)
+        if state != tuple(row[name] for name in state._fields)
+    ]
+    if any(state.problem for _, state in changed) and not files.are_reachable(connection, root):
+        raise RefusedError(503, UNREACHABLE)
     if not changed:
         return rows
     labeling.database.write(lambda writing: files.write_states(writing, changed))
-    return _rows(connection, numbers)
+    return rows_of(connection, numbers)
 
 
 def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
@@ -365,21 +359,27 @@ def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
 
 
 def note_problem(labeling: Labeling, row: sqlite3.Row, problem: files.PictureError) -> None:
-    """Store why an image cannot be shown."""
-    path = path_of(labeling, row)
-    labeling.database.write(lambda writing: files.write_problem(writing, row["id"], path, problem))
+    """Store why an image cannot be shown, although its header is sound."""
+    try:
+        version: str | None = files.version_of(path_of(labeling, row))
+    except files.PictureError:
+        version = None
+    state = files.FileState(row["width"], row["height"], str(problem), version)
+    labeling.database.write(lambda writing: files.write_states(writing, [(row["id"], state)]))
 
 
-def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
+def rows_of(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
+    """Rows of images, in their order."""
     marks = ", ".join("?" * len(images))
     rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images).fetchall()
     return sorted(rows, key=lambda row: images.index(row["id"]))
 
 
 def _look_again(labeling: Labeling) -> bool:
-    """Look again at images that cannot be shown, from time to time; whether any of them can be."""
+    """Look again at images that cannot be shown, from time to time; whether it was done."""
     now = time.monotonic()
     if now < labeling.look_again_at:
         return False
     labeling.look_again_at = now + _LOOKING_AGAIN
-    return labeling.database.write(lambda writing: files.look_again(writing, labeling.source.root))
+    labeling.database.write(files.look_again)
+    return True

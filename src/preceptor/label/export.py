@@ -142,7 +142,6 @@ MANIFEST, RECORD = "manifest.csv", "import.json"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 NO_PIXEL = "images have marks of most people that share no pixel; they are not annotated"
-UNREADABLE = "images that were never readable have answers, which are left out"
 
 
 def export_marks(
@@ -215,7 +214,10 @@ def _export(
         row = rows.get(path)
         given, judged, saliency, marked = [], [], "", 0
         if row is not None:
-            given = _that_count(answers.pop(row["id"], []), row, root / path, exported.notes)
+            given = answers.pop(row["id"], [])
+            if given and is_replaced(row, root / path):
+                exported.notes[REPLACED] += 1
+                given = []
             if any(merge in MERGES or merge == name for name in unanswered.get(row["id"], ())):
                 exported.notes[UNANSWERED] += 1
             if merge not in MERGES:  # a person, who is one of those that judged something
@@ -260,19 +262,6 @@ def _export(
     }
     (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
-
-
-def _that_count(
-    given: list[sqlite3.Row], row: sqlite3.Row, path: Path, notes: Counter[str]
-) -> list[sqlite3.Row]:
-    """Answers to an image that are about its file."""
-    if given and is_replaced(row, path):
-        notes[REPLACED] += 1
-        return []
-    if row["width"] is None and _judged(given):
-        notes[UNREADABLE] += 1
-        return []
-    return given
 
 
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:

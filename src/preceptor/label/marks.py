@@ -312,16 +312,6 @@ def save_answer(connection: Connection, image: int, person: int, answer: Mapping
     _add_places(connection, image, before - 1)
 
 
-def has_work(connection: Connection, image: int) -> bool:
-    """Whether people have marked an image, or found nothing to mark on it."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM strokes WHERE image = :image AND undone = 0) OR EXISTS "
-        "(SELECT 1 FROM answers WHERE image = :image AND state IN ('marked', 'nothing'))",
-        {"image": image},
-    ).fetchone()
-    return bool(row[0])
-
-
 def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
     """Names of the people whose marks have no answer that says what is marked, by image."""
     rows = connection.execute(
@@ -335,17 +325,6 @@ def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
         if has_marks(connection, image, person):
             names.setdefault(image, []).append(name)
     return names
-
-
-def withdraw_others(connection: Connection, image: int) -> None:
-    """Withdraw what people answered to an image without work, within a transaction.
-
-    Its file is another image now: it is open again, and what was undone cannot be redone.
-    """
-    connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone > 0", (image,))
-    connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
-    gone = connection.execute("DELETE FROM answers WHERE image = ?", (image,)).rowcount
-    _add_places(connection, image, gone)
 
 
 def _add_places(connection: Connection, image: int, change: int) -> None:

@@ -17,7 +17,6 @@ from preceptor.label import marks
 from preceptor.label.db import Connection
 
 HANDED_OUT = 600.0  # seconds for which an image that was handed out is kept for a person
-ALIVE = 30.0  # seconds after which a tab that does not renew is closed
 
 
 class Claims:
@@ -56,33 +55,6 @@ class Claims:
         with self._lock:
             for held in self._until.values():
                 held.pop(person, None)
-
-
-class Tabs:
-    """Tabs that have images open."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._open: dict[tuple[int, int], tuple[str, float]] = {}  # by image and person
-        self._lock = threading.Lock()
-
-    def open(self, image: int, person: int, tab: str, *, take: bool = False) -> bool:
-        """Open an image in a tab, or renew it; False if another tab has it and `take` is false."""
-        with self._lock:
-            holder, until = self._open.get((image, person), (tab, 0.0))
-            if not take and holder != tab and until > self._clock():
-                return False
-            self._open[image, person] = (tab, self._clock() + ALIVE)
-        return True
-
-    def close(self, person: int, tab: str) -> bool:
-        """Close a tab; whether the person has no other one open."""
-        with self._lock:
-            own = [(key, *value) for key, value in self._open.items() if key[1] == person]
-            for key, holder, _ in own:
-                if holder == tab:
-                    del self._open[key]
-            return all(holder == tab or until <= self._clock() for _, holder, until in own)
 
 
 _NEEDED = "places > 0 AND problem IS NULL AND listed = 1"

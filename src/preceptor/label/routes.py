@@ -10,11 +10,11 @@ from pathlib import PurePath
 from typing import Any
 
 from preceptor.deploy import http
-from preceptor.deploy.http import RefusedError, Reply
+from preceptor.deploy.http import Reply
 from preceptor.label import calls, marks, queue
-from preceptor.label.calls import Call, Labeling, Person, Session
+from preceptor.label import images as files
+from preceptor.label.calls import Call, Person, Session
 from preceptor.label.db import Connection, read_setting
-from preceptor.label.images import PictureError, version_of, view_of
 
 _LISTED = 10  # images that cannot be shown, at the end
 SMALL = 256  # largest side of a small picture
@@ -35,9 +35,7 @@ def next_images(call: Call) -> Reply:
         numbers = calls.hand_out(call, count, after)
     images = []
     for row in calls.sized(labeling, call.reading, numbers):
-        images.append({key: row[key] for key in ("id", "width", "height")} | _view(row))
-        if images[-1]["view"] == "tiles" and not row["problem"]:
-            labeling.builder.submit(_build, labeling, row)
+        images.append({"id": row["id"]})
     if images:
         return http.told({"images": images})
     hidden = queue.not_shown(call.reading)
@@ -47,20 +45,6 @@ def next_images(call: Call) -> Reply:
     return http.told(told | {"reserved": reserved})
 
 
-def _build(labeling: Labeling, row: sqlite3.Row) -> None:
-    try:
-        labeling.pictures.pyramid(calls.path_of(labeling, row))
-    except PictureError as error:
-        calls.note_problem(labeling, row, error)
-    except (OSError, RefusedError):  # told when a tile is asked for
-        pass
-
-
-def _view(row: sqlite3.Row) -> dict[str, Any]:
-    view, levels = view_of(row["width"] or 1, row["height"] or 1)
-    return {"view": view, "levels": levels}
-
-
 def image(call: Call) -> Reply:
     """One image with the person's own strokes and answer."""
     person = call.someone
@@ -68,7 +52,6 @@ def image(call: Call) -> Reply:
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
     return http.told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
-        | _view(row)
         | {
             "name": PurePath(row["path"]).name,
             "version": row["looked_at"],
@@ -79,70 +62,47 @@ def image(call: Call) -> Reply:
 
 
 def picture(call: Call, *, small: bool = False) -> Reply:
-    """The picture as one JPEG file, or a tile of its pyramid, or a small one."""
+    """The picture as a JPEG file, or a small one."""
     labeling = call.labeling
-    place = [call.number(key, 10_000) for key in ("level", "column", "row") if key in call.path]
-    view = "tiles" if place else "whole"
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
     if row["problem"] is not None:
         return http.refused(_DAMAGED, row["problem"])
-    if not small and _view(row)["view"] != view:
-        raise http.unknown(f"this image is sent as {_view(row)['view']}")
     path = calls.path_of(labeling, row)
     try:
-        more = "s" if small else "-".join(map(str, place))
-        tag = f'"{version_of(path)}{more}"'
+        tag = f'"{row["id"]}-{files.version_of(path)}{"s" if small else ""}"'
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if tag in call.headers.get("if-none-match", ""):
             return Reply(b"", "image/jpeg", 304, headers)
-        made = labeling.pictures
-        if small:
-            content = made.small(path, SMALL)
-        else:
-            content = made.tile(path, *place) if place else made.whole(path)
-    except PictureError as error:
+        content = files.small(path, SMALL) if small else files.picture(path)
+    except files.PictureError as error:
         calls.note_problem(labeling, row, error)
         return http.refused(_DAMAGED, str(error))
-    except OSError as error:
-        raise RefusedError(507, f"the tiles cannot be written ({error.strerror})") from error
-    if content is None:
-        raise http.unknown("there is no such tile")
     return Reply(content, "image/jpeg", 200, headers)
 
 
 def open_image(call: Call) -> Reply:
-    """Open an image in a tab, renew it and the next ones, take it over, or close the tab."""
+    """Keep an image and the next ones for the person, or give them back when a tab is closed."""
     person, row, labeling = call.someone, call.image(), call.labeling
     body = calls.checked(calls.OpenBody, call)
-    if body.close:
-        if labeling.tabs.close(person.id, body.tab):
-            with labeling.handing_out:  # what is begun stays: nobody else is to mark it again
-                labeling.claims.drop_all(person.id)
-                queue.claim_begun(call.reading, labeling.claims, person.id)
-        return http.told({"ok": True})
-    _own_tab(call, row["id"], body.tab, take=body.take)
-    # An image that the person has answered has its place already; looked at, it takes no other.
-    answered = call.reading.execute(
-        "SELECT 1 FROM answers WHERE image = ? AND person = ?",
-        (row["id"], person.id),
-    ).fetchone()
-    own = [] if answered else [row["id"]]
     with labeling.handing_out:
+        if body.close:
+            labeling.claims.drop_all(person.id)
+            # What is begun stays: nobody else is to mark it again.
+            queue.claim_begun(call.reading, labeling.claims, person.id)
+            return http.told({"ok": True})
+        # An image that the person has answered has its place already; looked at, it takes no other.
+        answered = call.reading.execute(
+            "SELECT 1 FROM answers WHERE image = ? AND person = ?", (row["id"], person.id)
+        ).fetchone()
         kept = queue.still_open(call.reading, person.id, labeling.claims, body.line)
-        labeling.claims.take([*own, *kept], person.id)
+        labeling.claims.take([*([] if answered else [row["id"]]), *kept], person.id)
     return http.told({"ok": True, "line": kept})
 
 
-def _own_tab(call: Call, image: int, tab: str, *, take: bool = False) -> None:
-    """Check that no other tab of the person has the image, which this one has from now on."""
-    if not call.labeling.tabs.open(image, call.someone.id, tab, take=take):
-        raise http.conflict("this image is open in another tab; continue there, or take it over")
-
-
 def _marked_row(call: Call) -> sqlite3.Row:
-    """Row of the image; what people did is saved also while no image can be reached."""
-    (row,) = calls.sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
-    return row
+    """Row of the image with its size; work on it is saved also while no image can be reached."""
+    row = call.image()
+    return row if row["width"] else calls.sized(call.labeling, call.reading, [row["id"]])[0]
 
 
 def strokes(call: Call) -> Reply:
@@ -152,7 +112,6 @@ def strokes(call: Call) -> Reply:
     if row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be marked")
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
-    _own_tab(call, row["id"], body.tab)
     _change_marks(
         call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
     )
@@ -197,7 +156,6 @@ def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) 
 def turn_stroke(call: Call, *, undone: bool) -> Reply:
     """Undo the newest stroke, or redo the one that was undone last."""
     person, row, body = call.someone, call.image(), calls.checked(calls.TurnBody, call)
-    _own_tab(call, row["id"], body.tab)
     _change_marks(
         call,
         row["id"],
@@ -215,7 +173,6 @@ def answer(call: Call) -> Reply:
     given = body.model_dump(exclude={"tab"})
     if body.state in marks.JUDGED and row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be judged")
-    _own_tab(call, row["id"], body.tab)
 
     call.labeling.database.write(
         lambda writing: marks.save_answer(writing, row["id"], person.id, given)
@@ -347,6 +304,6 @@ def grid(call: Call) -> Reply:
         {key: row[key] for key in ("id", "problem")}
         | {"name": PurePath(row["path"]).name, "version": row["looked_at"]}
         | marks.small_work(reading, row, person, SMALL)
-        for row in calls.sized(call.labeling, reading, numbers, need_files=False)
+        for row in calls.rows_of(reading, numbers)
     ]
     return http.told({"total": total, "images": cells})

@@ -138,15 +138,13 @@ export class Draw {
   }
 
   async cast() {
-    const { view } = this.desk;
-    const { picture } = view;
+    const { picture } = this.desk.view;
     const live = this.live;
     const whole = { x: 0, y: 0, w: picture.width, h: picture.height };
-    // Of an image in tiles, the wand sees what is on the screen.
-    live.area = picture.levels === 0 ? whole : view.visible();
+    live.area = whole;
     if (live.area.w * live.area.h > WAND) {
       this.cancel();
-      this.desk.say("Zoom in to use the wand on an image of this size.");
+      this.desk.say("The image is too large for the wand.");
       return;
     }
     try {

@@ -37,7 +37,6 @@ export async function show(id, { back = false } = {}) {
     if (page.work !== work) return; // another person is being asked for
     leave(back);
     page.entry = next;
-    page.wrong.elsewhere = false;
     card(null);
     setAddress(id);
     document.body.dataset.image = id ?? "";
@@ -63,7 +62,7 @@ export async function show(id, { back = false } = {}) {
 
 // Tells the server that this tab is left: what it keeps for the person may be handed out to others.
 export async function giveBack() {
-  if (page.entry === null || page.wrong.elsewhere || page.wrong.session) return;
+  if (page.entry === null || page.wrong.session) return;
   const body = { tab: page.outbox.tab, close: true };
   await post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
 }

@@ -12,11 +12,11 @@ export const page = {
   stale: false, // whether the server may not have counted all answers when it told the totals
   waiting: [], // what other people have left in this browser: {text, words, action}
   lost: [], // changes that the server has refused for good: {name, reason}
-  wrong: { elsewhere: false, session: null, unreached: null },
+  wrong: { session: null, unreached: null },
 };
 
 export function allowed() {
-  return page.entry !== null && !page.entry.problem && !page.wrong.elsewhere && !page.wrong.session;
+  return page.entry !== null && !page.entry.problem && !page.wrong.session;
 }
 
 // What is chosen and counted for the image at hand: since its answer, else in its answer.

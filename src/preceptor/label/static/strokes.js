@@ -97,7 +97,7 @@ function needsLabel(state) {
 
 export function answer(kind) {
   if (page.entry === null || page.moving || page.wrong.session) return;
-  if (page.entry.problem || page.wrong.elsewhere) {
+  if (page.entry.problem) {
     goOn();
     return;
   }
@@ -142,8 +142,7 @@ function store(state) {
 // Chooses a label; an answer that counts already is saved with it at once.
 export function choose(values) {
   const { entry } = page;
-  const { elsewhere, session } = page.wrong;
-  if (entry === null || page.moving || entry.problem || elsewhere || session) return;
+  if (entry === null || page.moving || entry.problem || page.wrong.session) return;
   const done = isDone(entry);
   if (done && values.label === null && needsLabel(entry.answer.state)) {
     say("This answer needs a label: choose another one.");
