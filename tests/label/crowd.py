@@ -18,7 +18,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.label.marks import Bits
-from tests.label.serving import Client, blob, command, stroke_of
+from tests.label.serving import Client, blob, command, disc, point_of, stroke_of
 from tests.serving import Told
 
 SIZE = (96, 64)
@@ -78,8 +78,14 @@ class Drawer:
             self.sent(self.client.turn, image, "redo", undone[0].name)
             undone[0].undone = False
         else:
-            mask = blob(*SIZE, int(self.draw.integers(10_000)))
-            body = stroke_of(mask, self.client.tab) | {"erase": bool(self.draw.random() < 0.3)}
+            if kind < 0.45:
+                x, y = (int(self.draw.integers(end)) for end in SIZE)
+                mask = disc(x, y, SIZE)
+                body = point_of(x, y, SIZE, self.client.tab)
+            else:
+                mask = blob(*SIZE, int(self.draw.integers(10_000)))
+                body = stroke_of(mask, self.client.tab)
+                body["erase"] = bool(self.draw.random() < 0.3)
             self.sent(self.client.post, f"/api/images/{image}/strokes", body)
             for one in undone:
                 one.buried = True
@@ -98,9 +104,9 @@ def kill_while_people_draw(
 ) -> dict[str, Any]:
     """Kill a server again and again while people draw, and compare the export with their memory.
 
-    People draw, undo and redo. Returns counts: acknowledged strokes, strokes in the database and
-    in maps of the export, maps that differ, requests that were repeated. `between` is the longest
-    time before a kill.
+    People draw, click, undo and redo. Returns counts: acknowledged strokes, strokes in the database
+    and in maps of the export, maps that differ, requests that were repeated. `between` is the
+    longest time before a kill.
     """
     (folder / "images").mkdir()
     rows = ["path,label,split"]

@@ -86,12 +86,13 @@ class ServedApart(Served):
     """The same as a process of its own, which can be killed and started again at its port."""
 
     source: Path = Path()
+    options: Sequence[str] = ()
     process: subprocess.Popen[str] | None = None
     _ended: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def start(self) -> ServedApart:
         port = self.address.partition(":")[2] or 0
-        started = command(self.source, "--database", self.database, "--port", port)
+        started = command(self.source, "--database", self.database, "--port", port, *self.options)
         one = self._ended.enter_context(started)
         self.address, self.token, self.process = one.address, one.token, one.process
         return self
@@ -110,9 +111,9 @@ def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
 
 
 @contextmanager
-def served_apart(source: Path, folder: Path) -> Iterator[ServedApart]:
+def served_apart(source: Path, folder: Path, *options: str) -> Iterator[ServedApart]:
     """A server as a process of its own."""
-    one = ServedApart(folder / "label.sqlite", source=source)
+    one = ServedApart(folder / "label.sqlite", source=source, options=options)
     try:
         yield one.start()
     finally:

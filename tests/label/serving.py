@@ -119,6 +119,17 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     return body | {"erase": False, "seconds": 0.75}
 
 
+def point_of(x: int, y: int, size: tuple[int, int], tab: str = "tab-1") -> dict[str, Any]:
+    """Body of a click on a pixel of an image of a width and a height."""
+    return stroke_of(box(x, y, 1, 1, size), tab) | {"tool": "point"}
+
+
+def disc(x: int, y: int, size: tuple[int, int]) -> Bits:
+    """Mask that a click stands for: pixels whose centers are within 0.14 of the shorter side."""
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    return np.asarray(np.hypot(columns - x, rows - y) <= 0.14 * min(size))
+
+
 def box(x: int, y: int, w: int, h: int, size: tuple[int, int] = (40, 30)) -> Bits:
     """Mask of a rectangle in an image of a width and a height."""
     mask = np.zeros(size[::-1], bool)
@@ -155,15 +166,16 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     """Server of a manifest or a folder; the database is beside it by default.
 
     Args:
-        options: Settings; port, 0 = a free one; allow_host, further
+        options: Settings; quick; port, 0 = a free one; allow_host, further
             names of the host.
     """
     found = find_source(source)
     port, more = options.pop("port", 0), options.pop("allow_host", ())
+    quick = options.pop("quick", False)
     prepared = prepare(database or found.database, found, options)
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
-    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more))
+    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), quick=quick)
     try:
         with in_thread(application(labeling), at):
             yield Running(labeling, f"127.0.0.1:{port}")

@@ -29,6 +29,7 @@ label = Commands(
 @label.command()
 def run(
     source: Annotated[Path, typer.Argument(metavar="MANIFEST|FOLDER")],
+    quick: Annotated[bool, typer.Option("--quick")] = False,
     classes: Annotated[str | None, typer.Option(show_default="evidence")] = None,
     labels: str | None = None,
     splits: str | None = None,
@@ -46,6 +47,7 @@ def run(
 
     Args:
         source: Manifest, or folder of images.
+        quick: One click on the evidence of each image, instead of outlines.
         classes: Classes of marks, separated by commas.
         labels: Labels among which people choose, separated by commas (default: those of the
             manifest).
@@ -84,7 +86,7 @@ def run(
         prepared = prepare(path, origin, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
-        labeling = labeling_of(prepared, hosts)
+        labeling = labeling_of(prepared, hosts, quick=quick)
         try:
             _tell(prepared)
             if taken is not None:

@@ -217,7 +217,7 @@ def _checked(settings: LabelSettings, connection: Connection, source: Source) ->
     return settings
 
 
-def labeling_of(prepared: Prepared, hosts: Hosts) -> Labeling:
+def labeling_of(prepared: Prepared, hosts: Hosts, *, quick: bool = False) -> Labeling:
     """State of a server."""
     database = Database(prepared.path)
     labeling = Labeling(
@@ -227,6 +227,7 @@ def labeling_of(prepared: Prepared, hosts: Hosts) -> Labeling:
         Keys(db.session_secret(prepared.path)),
         hosts,
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
+        quick,
     )
     database.write(look_again)
     database.write(forget_sizes)

@@ -154,6 +154,7 @@ class Labeling:
     keys: Keys
     hosts: Hosts
     static: Mapping[str, Path]
+    quick: bool = False  # whether the page asks for one click an image
     claims: Claims = field(default_factory=Claims)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
     # Threads of changes and questions, and of pictures.
@@ -261,7 +262,9 @@ class StrokeBody(Body):
     """A stroke; its rectangle lies in an image of `width` × `height` pixels."""
 
     uuid: Uuid
-    tool: Literal["brush", "eraser", "polygon", "box", "wand", "fill", "smooth", "grow", "shrink"]
+    tool: Literal[
+        "point", "brush", "eraser", "polygon", "box", "wand", "fill", "smooth", "grow", "shrink"
+    ]
     class_: str = Field(alias="class")
     erase: bool
     width: Number

@@ -1,9 +1,9 @@
 """Marks: strokes as bitmaps of rectangles, their masks, and answers.
 
 The mask of an image, a person and a class is the fold of the person's strokes by number, without
-undone ones: painted → OR, erased → AND NOT. The bits of a rectangle in row order are alternating
-runs, the first of zeros (it may be empty), each an unsigned LEB128 integer. static/runs.js has the
-same code.
+undone ones: painted → OR, erased → AND NOT. A point is stored as one pixel, and folded as a disc.
+The bits of a rectangle in row order are alternating runs, the first of zeros (it may be empty),
+each an unsigned LEB128 integer. static/runs.js has the same code.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from preceptor.deploy.http import conflict, unknown
 from preceptor.label.db import Connection, now
 
 LIMIT = 100_000_000  # largest number of bits, and of pixels of an image
+POINT_RADIUS = 0.14  # of the disc that a point stands for, as a share of the shorter side
 _BYTES = 4  # of a run at most: 2²⁸ > LIMIT
 
 Bits = NDArray[np.bool_]
@@ -189,12 +190,29 @@ class Patch:
 EMPTY = Patch(0, 0, np.zeros((0, 0), bool))
 
 
+def disc(x: int, y: int, width: int, height: int) -> Patch:
+    """Disc of a point in an image of a width and a height: centers of pixels within the radius."""
+    radius = POINT_RADIUS * min(width, height)
+    reach = int(radius)
+    left, top = max(0, x - reach), max(0, y - reach)
+    columns = np.arange(left, min(width, x + reach + 1)) - x
+    rows = np.arange(top, min(height, y + reach + 1)) - y
+    return Patch(left, top, columns**2 + rows[:, None] ** 2 <= radius**2)
+
+
+def _patch(row: sqlite3.Row) -> Patch:
+    """Pixels of a stroke."""
+    x, y, w, h = (row[key] for key in "xywh")
+    if row["tool"] == "point":
+        return disc(x, y, row["width"], row["height"])
+    return Patch(x, y, decode_runs(row["runs"], w * h).reshape(h, w))
+
+
 def fold(rows: Iterable[sqlite3.Row]) -> Patch:
     """Mask that strokes make, which are ordered by number and not undone."""
-    strokes = [(tuple(row[key] for key in "xywh"), bool(row["erase"]), row["runs"]) for row in rows]
-    canvas = _frame([box for box, erases, _ in strokes if not erases])
-    for (x, y, w, h), erases, runs in strokes:
-        stroke = Patch(x, y, decode_runs(runs, w * h).reshape(h, w))
+    strokes = [(_patch(row), bool(row["erase"])) for row in rows]
+    canvas = _frame([patch for patch, erases in strokes if not erases])
+    for stroke, erases in strokes:
         ours, theirs = _common(canvas, stroke)  # an eraser may reach beyond what is painted
         if erases:
             canvas.bits[ours] &= ~stroke.bits[theirs]
@@ -203,10 +221,11 @@ def fold(rows: Iterable[sqlite3.Row]) -> Patch:
     return canvas
 
 
-def _frame(boxes: Sequence[tuple[int, ...]]) -> Patch:
-    """Empty mask of the common bounding box of boxes (x, y, w, h)."""
-    if not boxes:
+def _frame(patches: Sequence[Patch]) -> Patch:
+    """Empty mask of the common bounding box of masks."""
+    if not patches:
         return EMPTY
+    boxes = [(one.x, one.y, *one.bits.shape[::-1]) for one in patches]
     left, top = min(x for x, *_ in boxes), min(y for _, y, *_ in boxes)
     right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
     return Patch(left, top, np.zeros((bottom - top, right - left), bool))
@@ -256,7 +275,8 @@ def small_work(connection: Connection, row: sqlite3.Row, person: int, side: int)
 def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:
     """Mask of each class that a person has marked on an image."""
     rows = connection.execute(
-        "SELECT class, erase, x, y, w, h, runs FROM strokes "
+        "SELECT tool, class, erase, x, y, w, h, runs, width, height FROM strokes "
+        "JOIN images ON images.id = image "
         "WHERE image = ? AND person = ? AND undone = 0 ORDER BY number",
         (image, person),
     )
@@ -269,7 +289,7 @@ def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch
 def union(masks: Iterable[Patch]) -> Patch:
     """Pixels that are marked in any of several masks."""
     parts = [one for one in masks if one.bits.size]
-    whole = _frame([(one.x, one.y, *one.bits.shape[::-1]) for one in parts])
+    whole = _frame(parts)
     for one in parts:
         whole.bits[_common(whole, one)[0]] |= one.bits
     return whole

@@ -122,6 +122,15 @@ def count_done(connection: Connection) -> tuple[int, int]:
     return images, done
 
 
+def count_examined(connection: Connection) -> int:
+    """Number of images that somebody has marked, or found nothing to mark on."""
+    (count,) = connection.execute(
+        "SELECT count(DISTINCT image) FROM answers JOIN images ON images.id = image "
+        "WHERE state IN ('marked', 'nothing') AND listed = 1 AND asked = 1"
+    ).fetchone()
+    return int(count)
+
+
 def count_open(connection: Connection, person: int) -> int:
     """Number of open images of a person, with those that others have at present."""
     total = connection.execute(f"SELECT count(*) FROM images WHERE {_NEEDED}").fetchone()[0]

@@ -132,6 +132,8 @@ def _stroke_of(
     for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
         if end > (width if key in "xw" else height) - (key in "xy"):
             raise http.malformed(f"{key}: the rectangle lies beside the image")
+    if body.tool == "point" and (body.w, body.h, body.erase) != (1, 1, False):
+        raise http.malformed("w: a point is one pixel, which is not erased")
     try:
         code = marks.from_text(body.runs)
         if len(marks.run_lengths(code, body.w * body.h)) < 2:
@@ -257,6 +259,7 @@ def state(call: Call) -> Reply:
     settings, shown = labeling.settings, None
     images, done = queue.count_done(call.reading)
     totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
+    totals["examined"] = queue.count_examined(call.reading)
     if person is not None:
         shown = _shown(person)
         (totals["mine_done"],) = call.reading.execute(
@@ -269,6 +272,8 @@ def state(call: Call) -> Reply:
             "person": shown,
             "people": [row[0] for row in people],
             "database": read_setting(call.reading, "identity"),
+            "quick": labeling.quick,
+            "radius": marks.POINT_RADIUS,
             "classes": list(settings.classes),
             "labels": list(settings.labels),
             "csrf": labeling.keys.csrf(session),

@@ -91,6 +91,10 @@ const ACTIONS = {
   next: () => answer("marked"),
   nothing: () => answer("nothing"),
   cannot: () => answer("cannot_judge"),
+  several: () => {
+    page.several = !page.several;
+    $("several").setAttribute("aria-pressed", String(page.several));
+  },
   previous,
   label: (number) => {
     const label = page.state.labels[number];

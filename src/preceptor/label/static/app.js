@@ -9,7 +9,7 @@ import { giveBack, goOn, inAddress, leave, setAddress, show } from "./images.js"
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Drafts, page } from "./page.js";
-import { $, card, element, fill, say, showSettings } from "./panel.js";
+import { $, card, element, fill, say, showQuick, showSettings } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { refused, send } from "./saving.js";
 import { idleTime } from "./seen.js";
@@ -128,6 +128,7 @@ async function begun(fresh) {
   }
   if (settings.class >= page.state.classes.length) change({ class: 0 });
   fill(page.state);
+  if (page.state.quick) showQuick();
   $("who").textContent = page.state.person.name;
   const { database, person } = page.state;
   page.drafts = new Drafts(database, person.id);

@@ -47,6 +47,7 @@ view.opacity = settings.opacity / 100;
 
 export const draw = new Draw({
   view, settings, guide, say,
+  tool: () => (page.state.quick ? "point" : settings.tool),
   marks: () => page.entry.marks,
   allowed: () => allowed() && (page.shown || handlers.toggleMark()),
   commit: (stroke) => handlers.commit(stroke),

@@ -4,7 +4,7 @@ import { pickClass, run, tolerate } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
 import { follow, giveBack } from "./images.js";
-import { actionOf } from "./keys.js";
+import { actionOf, quickActionOf } from "./keys.js";
 import { closeSheet } from "./sheet.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
@@ -50,7 +50,8 @@ function onKey(event) {
   // Arrow keys move a slider that has the focus.
   if (event.key.startsWith("Arrow") && target.matches?.("input[type=range]")) return;
   if (!settings.keys && event.key.length === 1 && !event.ctrlKey && !event.metaKey) return;
-  const found = actionOf(event);
+  if (page.state.quick && event.key === "Enter" && target.matches?.("button, summary")) return;
+  const found = page.state.quick ? quickActionOf(event) : actionOf(event);
   if (found === null || (page.entry === null && !IDLE.has(found[0]))) return;
   event.preventDefault();
   if (event.repeat && ["next", "previous", "nothing", "cannot"].includes(found[0])) return;

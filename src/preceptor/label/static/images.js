@@ -43,7 +43,7 @@ export async function show(id, { back = false } = {}) {
     if (page.entry === null) showEnd();
     else if (page.entry.problem) showDamaged();
     else view.show(page.entry.picture);
-    if (next) next.fresh = false; // it was loaded ahead
+    if (next) Object.assign(next, { fresh: false, kept: false }); // it was loaded ahead
   } catch (failure) {
     say(`The image is not here: ${failure.message}.`);
   } finally {

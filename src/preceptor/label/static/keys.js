@@ -4,6 +4,13 @@
 // modifiers Ctrl+ and Shift+ before it.
 /** @type {[string, [string, string[], string][]][]} */
 export const GROUPS = [
+  ["With --quick", [
+    ["", ["Click"], "Evidence, and the next image"],
+    ["", ["Shift+Click"], "One of several evidences; Enter, or a click on the last one, moves on"],
+    ["", ["N"], "Nothing to mark"],
+    ["", ["U"], "Unsure: the image does not count"],
+    ["", ["Backspace"], "Back; a click there begins anew"],
+  ]],
   ["Marking", [
     ["brush", ["b"], "Brush"],
     ["eraser", ["e"], "Eraser"],
@@ -74,6 +81,17 @@ function nameOf({ key, code }) {
     return key.length === 1 ? key.toLowerCase() : key;
   }
   return BRACKETS[code] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? key;
+}
+
+const QUICK = { n: "nothing", u: "cannot", Backspace: "previous", Enter: "next" };
+const ALSO = ["undo", "redo", "closer", "farther", "fit", "mark", "help", "grid", "previous", "next", "cancel", "label"];
+
+// What a key does while each image gets one click.
+export function quickActionOf(event) {
+  const own = event.ctrlKey || event.metaKey || event.altKey ? undefined : QUICK[nameOf(event)];
+  if (own !== undefined) return [own];
+  const found = actionOf(event);
+  return found !== null && ALSO.includes(found[0]) ? found : null;
 }
 
 export function actionOf(event) {

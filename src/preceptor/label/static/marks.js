@@ -1,6 +1,8 @@
 // The marks of one person on one image: a list of strokes, and the mask of each class as their fold.
 
 import { Mask } from "./mask.js";
+import { page } from "./page.js";
+import { line } from "./shapes.js";
 
 function meet(one, other) {
   return (
@@ -14,13 +16,23 @@ export function forget(strokes) {
   for (const stroke of strokes) stroke.redoable = false;
 }
 
+// What a stroke covers: a point is one pixel for the server, and stands for a disc.
+function drawn(stroke, width, height) {
+  if (stroke.tool !== "point") return stroke;
+  const mask = new Mask(width, height);
+  const r = page.state.radius * Math.min(width, height);
+  const center = { x: stroke.x + 0.5, y: stroke.y + 0.5, r };
+  line(mask, center, center);
+  return { ...stroke, ...mask.stroke() };
+}
+
 export class Marks {
   constructor(width, height, strokes = []) {
     this.width = width;
     this.height = height;
-    this.strokes = strokes;
+    this.strokes = strokes.map((stroke) => drawn(stroke, width, height));
     this.masks = new Map();
-    for (const stroke of strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
+    for (const stroke of this.strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
   }
 
   mask(name) {
@@ -29,10 +41,12 @@ export class Marks {
   }
 
   // A new stroke; what is undone before it cannot come back, here as on the server.
-  add(stroke) {
+  add(given) {
+    const stroke = drawn(given, this.width, this.height);
     forget(this.strokes);
     this.strokes.push(stroke);
     this.mask(stroke.class).apply(stroke);
+    return stroke;
   }
 
   toUndo() {

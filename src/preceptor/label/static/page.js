@@ -9,6 +9,8 @@ export const page = {
   shown: true, // whether the mark is shown
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched
+  leaving: false, // whether the next image waits until the answer is saved
+  several: false, // whether a click leaves the image there for another one
   stale: false, // whether the server may not have counted all answers when it told the totals
   waiting: [], // what other people have left in this browser: {text, words, action}
   lost: [], // changes that the server has refused for good: {name, reason}
@@ -16,7 +18,7 @@ export const page = {
 };
 
 export function allowed() {
-  return page.entry !== null && !page.entry.problem && !page.wrong.session;
+  return page.entry !== null && !page.entry.problem && !page.wrong.session && !page.leaving;
 }
 
 // What is chosen and counted for the image at hand: since its answer, else in its answer.

@@ -140,6 +140,18 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
   }
 }
 
+// Shows what one click an image needs, with its keys.
+export function showQuick() {
+  document.body.classList.add("quick");
+  for (const [name, words, key] of [
+    ["next", "Next", "Enter"], ["nothing", "Nothing to mark", "N"], ["cannot", "Unsure", "U"],
+    ["previous", "Back", "⌫"],
+  ]) {
+    const [text, cap] = $("answers").querySelector(`[data-do=${name}]`).children;
+    [text.textContent, cap.textContent] = [words, key];
+  }
+}
+
 export function showProgress(done, images) {
   $("done").max = Math.max(1, images);
   $("done").value = done;

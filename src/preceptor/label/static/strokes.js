@@ -1,7 +1,7 @@
 // Strokes on the image at hand, new, undone and done again, and answers about it.
 
 import { identifier } from "./api.js";
-import { draw, finish, view } from "./canvas.js";
+import { draw, finish, pointer, view } from "./canvas.js";
 import { edited } from "./edit.js";
 import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
@@ -31,7 +31,33 @@ function changeMarks(change) {
   return stroke;
 }
 
+// Undoes the points of the image at hand.
+function clearPoints() {
+  for (;;) {
+    const stroke = page.entry.marks.toUndo();
+    if (stroke?.tool !== "point") break;
+    changeMarks((marks) => marks.undo());
+    save("undo", { uuid: stroke.uuid });
+    view.redrawMarks(stroke);
+  }
+  hush();
+}
+
+// One click on the evidence answers; with Shift or Several, the image stays for another one.
+function answerPoint() {
+  page.entry.kept = true;
+  if (!isOneOfSeveral()) answer("marked");
+}
+
+function isOneOfSeveral() {
+  return pointer.shift || page.several;
+}
+
 export function addStroke(stroke) {
+  // A click on an image that was answered before begins anew; one of several is added.
+  const { entry } = page;
+  const isAnew = stroke.tool === "point" && isDone(entry) && !entry.kept && !isOneOfSeveral();
+  if (isAnew) clearPoints();
   const name = page.state.classes[settings.class] ?? page.state.classes[0];
   const { bytes, ...rest } = stroke;
   if (stroke.erase && !touches(page.entry.marks.mask(name), stroke)) {
@@ -42,11 +68,13 @@ export function addStroke(stroke) {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
     width: page.entry.marks.width, height: page.entry.marks.height,
   };
-  changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
+  const made = changeMarks((marks) =>
+    marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);
   keepTime();
-  view.redrawMarks(stroke);
+  view.redrawMarks(made);
   showPanel();
+  if (stroke.tool === "point") answerPoint();
 }
 
 function touches(mask, stroke) {
@@ -96,15 +124,17 @@ function needsLabel(state) {
 }
 
 export function answer(kind) {
-  if (page.entry === null || page.moving || page.wrong.session) return;
+  if (page.entry === null || page.moving || page.leaving || page.wrong.session) return;
   if (page.entry.problem) {
     goOn();
     return;
   }
   if (!finish()) return;
+  if (page.state.quick && kind === "nothing") clearPoints();
   const empty = page.entry.marks.isEmpty();
   if (kind === "marked" && empty) {
     if (page.entry.answer && page.entry.answer.state !== "marked") goOn();
+    else if (page.state.quick) say("Click the evidence, or press N if there is nothing to mark.");
     else say("Nothing is marked yet. Press 0 if there is nothing to mark, or C if you cannot judge.");
     return;
   }
@@ -122,7 +152,18 @@ export function answer(kind) {
   }
   store(kind);
   page.work.answered.add(page.entry.id);
-  goOn();
+  if (page.state.quick) goOnSaved();
+  else goOn();
+}
+
+// Shows the next image once the server has what was done to this one.
+async function goOnSaved() {
+  const { entry } = page;
+  page.stale = true; // the number of examined images is the server's
+  page.leaving = true;
+  await page.outbox.emptied();
+  page.leaving = false;
+  if (page.entry === entry) await goOn();
 }
 
 function store(state) {
