@@ -139,9 +139,13 @@ def test_the_tolerance_of_the_wand_changes_under_the_pointer(page: Page, server:
 
 
 def test_zoom_and_brush_stay_over_a_series_and_the_color_is_chosen(
-    page: Page, server: Served
+    browser: Browser, server: Served
 ) -> None:
-    show(page, server, "b.png")
+    with pages.opened(browser, server, "Mary", "b.png") as page:
+        zoom_and_brush(page, server)
+
+
+def zoom_and_brush(page: Page, server: Served) -> None:
     page.mouse.move(600, 400)
     page.mouse.wheel(0, -400)
     scale, point = FIT.scale * np.exp(0.5), FIT.image(600, 400)
@@ -153,7 +157,7 @@ def test_zoom_and_brush_stay_over_a_series_and_the_color_is_chosen(
     saved(page)
     radius = int(page.locator("#size-value").inner_text().split()[0]) / scale / 2
     np.testing.assert_array_equal(
-        server.mask(pages.name(page)), pages.brushed(*SIZE, [point], [radius])
+        server.mask(pages.name(page), "Mary"), pages.brushed(*SIZE, [point], [radius])
     )
     page.evaluate(pages.DRAWN)
     color = """() => [...document.getElementById("marks").getContext("2d")

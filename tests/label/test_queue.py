@@ -66,6 +66,7 @@ def test_an_image_of_two_people_is_handed_out_once(manifest: Path) -> None:
             "done": 1,
             "mine_done": 0,
             "mine_open": 11,  # bo has 6 of them at present
+            "examined": 1,
         }
 
 

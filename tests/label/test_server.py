@@ -35,7 +35,13 @@ def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
     assert state["person"] == chosen
     assert state["people"] == ["Ann"]
     assert state["labels"] == []
-    assert state["totals"] == {"images": 12, "done": 0, "mine_done": 0, "mine_open": 12}
+    assert state["totals"] == {
+        "images": 12,
+        "done": 0,
+        "mine_done": 0,
+        "mine_open": 12,
+        "examined": 0,
+    }
 
 
 def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> None:
@@ -104,7 +110,7 @@ def test_an_answer_fits_the_marks(server: Running) -> None:
     assert ann.queue("&before=0") == [second, first]
     assert ann.queue(f"&before={second}") == [first]
     totals = ann.get("/api/state").json["totals"]
-    assert totals == {"images": 12, "done": 2, "mine_done": 2, "mine_open": 10}
+    assert totals == {"images": 12, "done": 2, "mine_done": 2, "mine_open": 10, "examined": 2}
     # Marks that are erased are nothing to mark.
     ann.stroke(third, box(3, 3, 5, 5))
     ann.stroke(third, box(3, 3, 5, 4), erase=True)
