@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.label.db import connect
-from preceptor.label.marks import masks_of, union
+from preceptor.label.marks import mask_of
 from tests.label.serving import Client, command, running
 
 if TYPE_CHECKING:
@@ -62,23 +62,21 @@ class Served:
             return [tuple(row) for row in connection.execute(statement, values)]
 
     def strokes(self, image: str) -> list[tuple[Any, ...]]:
-        """Tools, classes and whether they erase of the strokes on an image, by its file name."""
+        """Tools of the strokes on an image and whether they erase, by its file name."""
         return self.ask(
-            "SELECT tool, class, erase FROM strokes JOIN images ON images.id = image "
+            "SELECT tool, erase FROM strokes JOIN images ON images.id = image "
             "WHERE path LIKE ? ORDER BY number",
             f"%{image}",
         )
 
-    def mask(self, image: str, person: str = "Ada", class_: str | None = None) -> Mask:
+    def mask(self, image: str, person: str = "Ada") -> Mask:
         """Mask of a person on an image, as the export folds it."""
         with closing(connect(self.database, readonly=True)) as connection:
             number, width, height = connection.execute(
                 "SELECT id, width, height FROM images WHERE path LIKE ?", (f"%{image}",)
             ).fetchone()
             own = connection.execute("SELECT id FROM people WHERE name = ?", (person,)).fetchone()
-            masks = masks_of(connection, number, own["id"])
-        chosen = [patch for name, patch in masks.items() if class_ in (None, name)]
-        return union(chosen).whole(width, height)
+            return mask_of(connection, number, own["id"]).whole(width, height)
 
 
 @dataclass

@@ -115,7 +115,7 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     assert bounds is not None
     body = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
     body |= {"height": mask.shape[0], "width": mask.shape[1], "started": "2026-01-02T03:04:05Z"}
-    body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence"}
+    body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush"}
     return body | {"erase": False, "seconds": 0.75}
 
 

@@ -155,7 +155,7 @@ def test_a_killed_server_has_every_acknowledged_stroke(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
     cases: list[tuple[list[object], str]] = [
         ([manifest, "--host", "203.0.113.7"], "--host 203.0.113.7"),
-        ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
+        ([manifest, "--splits", "a,,b"], "1 to 60 characters"),
         ([manifest, "--labels", "a" * 61], "1 to 60 characters"),
         ([manifest, "--labels", "real,Real"], "twice"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),

@@ -38,20 +38,20 @@ def marked(tmp_path: Path) -> dict[str, Any]:
     table["annotated"] = [0] * 5 + [1]
     table["path"] = [str(manifest.parent / path) for path in table["path"]]
     table.to_csv(manifest, index=False)
-    with running(manifest, overlap=2, classes=("a", "b")) as server:
+    with running(manifest, overlap=2) as server:
         ann, bo = server.client("ann"), server.client("bo")
         names = {image: ann.image(image)["name"] for image in range(1, 7)}
-        ann.stroke(1, FIRST, **{"class": "a"})
-        ann.stroke(1, SECOND, **{"class": "b"})
-        ann.stroke(1, blob(*SIZE, 3), **{"class": "b"})
+        ann.stroke(1, FIRST)
+        ann.stroke(1, SECOND)
+        ann.stroke(1, blob(*SIZE, 3))
         ann.turn(1, "undo", ann.image(1)["strokes"][-1]["uuid"])
         ann.answer(1, seconds=10)
-        bo.stroke(1, FIRST, **{"class": "a"})
-        bo.stroke(1, SECOND, erase=True, **{"class": "a"})
+        bo.stroke(1, FIRST)
+        bo.stroke(1, SECOND, erase=True)
         bo.answer(1, seconds=20)
         ann.answer(2, "nothing", seconds=5)
         for image in (3, 4):
-            bo.stroke(image, SECOND, **{"class": "a"})
+            bo.stroke(image, SECOND)
         bo.answer(3, "cannot_judge")
     database = manifest.with_name("manifest.label.sqlite")
     return {"database": database, "names": names, "manifest": manifest}
@@ -121,21 +121,19 @@ def test_what_was_marked_is_in_the_maps(tmp_path: Path, marked: dict[str, Any]) 
     )
 
 
-def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, Any]) -> None:
+def test_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, Any]) -> None:
     database, name = marked["database"], marked["names"][1]
     expected = {
-        ("--class", "b"): SECOND,
         ("--merge", "bo"): FIRST & ~SECOND,
         ("--merge", "majority"): FIRST & ~SECOND,
     }
     for at, (options, mask) in enumerate(expected.items()):
         exported(database, tmp_path / f"out{at}", *options)
         saliency = by_name(tmp_path / f"out{at}")[name]["saliency"]
-        # The mean of two people, of whom one has marks of the class b.
         assert ((decode_map(Path(saliency)) > 0.4) == mask).all(), options
     said = exported(database, tmp_path / "ann", "--merge", "ann")
     assert "without an answer that counts" not in said  # they are not hers
-    for options, text in ((("--class", "c"), "'c'"), (("--merge", "dee"), "'dee'")):
+    for options, text in ((("--merge", "dee"), "'dee'"),):
         told = here("label", "export", database, "--to", tmp_path / "no", *options)
         assert_refused(told, [text, "known: "])
         assert not (tmp_path / "no").exists()
@@ -264,17 +262,16 @@ def test_signs_are_those_of_the_answers(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("merge", "sign"), [("mean", "positive"), ("majority", "negative")])
-def test_signs_of_a_class_and_of_half_of_the_people(photos: Path, merge: str, sign: str) -> None:
+def test_signs_of_half_of_the_people(photos: Path, merge: str, sign: str) -> None:
     """A map and its label agree."""
-    with running(photos, overlap=2, classes=("a", "b")) as server:
+    with running(photos, overlap=2) as server:
         ann, bo = server.client("ann"), server.client("bo")
-        ann.stroke(1, FIRST, **{"class": "a"})
+        ann.stroke(1, FIRST)
         ann.answer(1)
         bo.answer(1, "nothing")
         for person in (ann, bo):
-            person.stroke(2, FIRST, **{"class": "b"})
-            person.answer(2)
-    of_photos(photos, "out", "--class", "a", "--merge", merge)
+            person.answer(2, "nothing")
+    of_photos(photos, "out", "--merge", merge)
     rows = by_name(photos.with_name("out"))
     assert [row["label"] for row in rows.values()] == [sign, "negative"]
     assert [row["saliency"] != "" for row in rows.values()] == [sign == "positive", False]

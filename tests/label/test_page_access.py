@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     images = write_images(folder / "images", sizes)
     whole = (images / "image-0.png").read_bytes()
     (images / "torn.png").write_bytes(whole[: len(whole) // 2])
-    with served(images, folder, classes=("iris", "lid"), labels=("real", "fake")) as one:
+    with served(images, folder, labels=("real", "fake")) as one:
         yield one
 
 
@@ -109,7 +109,7 @@ def test_an_image_is_marked_and_answered_by_keyboard_alone(
 
         press(page, "w", "Space", "]", "Space")
         saved(page)
-        tools = [tool for tool, _, _ in server.strokes(image)]
+        tools = [tool for tool, _ in server.strokes(image)]
         assert tools == ["brush", "polygon", "box", "box", "wand"]
         press(page, "Control+z", "2")
         leave(page, "n")

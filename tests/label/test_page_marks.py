@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     names = [f"{name}.png" for name in "abcdefghijklmnop"]
     images = write_images(folder / "images", dict.fromkeys(names, (WIDTH, HEIGHT)))
     write_images(images, {"large-0.png": (2600, 2000)})
-    with served(images, folder, classes=("iris", "lid"), labels=("real", "fake")) as one:
+    with served(images, folder, labels=("real", "fake")) as one:
         yield one
 
 
@@ -66,7 +66,7 @@ def line(page: Page, points: list[tuple[int, int]], zoom: float = 1) -> Mask:
 
 
 def tools(server: Served, image: str) -> list[str]:
-    return [tool for tool, _, _ in server.strokes(image)]
+    return [tool for tool, _ in server.strokes(image)]
 
 
 def test_brush_and_eraser_leave_exactly_their_pixels(page: Page, server: Served) -> None:
@@ -95,7 +95,7 @@ def test_brush_and_eraser_leave_exactly_their_pixels(page: Page, server: Served)
     expected |= line(page, beyond)
     saved(page)
     np.testing.assert_array_equal(server.mask("a.png"), expected)
-    eraser, brush = ("eraser", "iris", 1), ("brush", "iris", 0)
+    eraser, brush = ("eraser", 1), ("brush", 0)
     assert server.strokes("a.png") == [brush, eraser, eraser, brush, brush]
 
 
@@ -229,7 +229,7 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
     show(page, server, "h.png")
     states, pictures = [server.mask("h.png")], [canvas(page)]
     lines = [LINE, [FIT.page(80, 70), FIT.page(250, 75)], [FIT.page(150, 40), FIT.page(160, 200)]]
-    for keys, points in zip((["b"], ["e"], ["b", "d"]), lines, strict=True):
+    for keys, points in zip((["b"], ["e"], ["b"]), lines, strict=True):
         press(page, *keys)
         drag(page, points)
         saved(page)
@@ -252,12 +252,9 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
     turn("Control+z", 1)
     reload()
     assert canvas(page) == pictures[1]
-    # The class that was chosen is still chosen; redo brings each stroke back with its own.
-    assert page.locator("[data-class='1']").get_attribute("aria-pressed") == "true"
     turn("Control+Shift+z", 2)
     turn("Control+y", 3)
     assert page.locator("[data-do=redo]").is_disabled()
-    assert server.mask("h.png", class_="lid").sum() == line(page, lines[2]).sum()
     for number in (2, 1, 0):
         turn("Control+z", number)
     assert page.locator("[data-do=undo]").is_disabled()
@@ -301,7 +298,7 @@ def test_a_stroke_under_the_mouse_is_part_of_the_answer(page: Page, server: Serv
     page.mouse.move(*CORNERS[2], steps=3)
     leave(page, "n")
     page.mouse.up()
-    assert server.strokes("j.png") == [("brush", "iris", 0), ("box", "iris", 0)]
+    assert server.strokes("j.png") == [("brush", 0), ("box", 0)]
     x, y = map(int, FIT.image(*CORNERS[2]))
     assert server.mask("j.png")[y - 2, x - 2]
 
@@ -311,22 +308,22 @@ def test_an_open_polygon_is_thrown_away_by_escape_alone(page: Page, server: Serv
     press(page, "p", "1")
     for corner in CORNERS:
         page.mouse.click(*corner)
-    for key in ("ArrowLeft", "d", "b", "x", "n", "c"):
+    for key in ("ArrowLeft", "b", "x", "n", "c"):
         page.evaluate("document.getElementById('toast').textContent = ''")
         press(page, key)
         assert toast(page) == "The polygon is open. Enter closes it, Esc cancels it.", key
     press(page, "Enter")
     saved(page)
-    assert server.strokes("l.png") == [("polygon", "iris", 0)]
+    assert server.strokes("l.png") == [("polygon", 0)]
     for corner in CORNERS:
         page.mouse.click(*corner)
     press(page, "Escape")
     assert page.locator("#guide polygon").count() == 0
-    # A stroke of the cursor is part of it when the next class is chosen, or the answer is given.
-    for keys in (["b", "k", "Space", "ArrowRight", "d"], ["Space", "Shift+ArrowRight"]):
+    # A stroke of the cursor is part of it when another tool is chosen, or the answer is given.
+    for keys in (["b", "k", "Space", "ArrowRight", "b"], ["Space", "Shift+ArrowRight"]):
         press(page, *keys)
     leave(page, "n")
-    strokes = [("polygon", "iris", 0), ("brush", "iris", 0), ("brush", "lid", 0)]
+    strokes = [("polygon", 0), ("brush", 0), ("brush", 0)]
     assert server.strokes("l.png") == strokes
 
 

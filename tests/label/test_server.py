@@ -57,7 +57,7 @@ def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> N
     x, y, w, h = (stroke[key] for key in "xywh")
     again[y : y + h, x : x + w] = decode_runs(from_text(stroke["runs"]), w * h).reshape(h, w)
     assert (again == mask).all()
-    assert (stroke["tool"], stroke["class"], stroke["erase"]) == ("brush", "evidence", False)
+    assert (stroke["tool"], stroke["erase"]) == ("brush", False)
     assert ann.post(path, body | {"seconds": 9.0}).status == 409
     assert ann.post(f"/api/images/{other}/strokes", body).status == 409
     bo = server.client("bo")
@@ -180,7 +180,6 @@ WRONG: dict[str, list[Any]] = {
     "uuid": ["x", None, "A" * 36],
     "tab": ["", "a b", 1],
     "tool": ["pen", []],
-    "class": ["other", {}],
     "erase": [0, None],
     "x": [-1, 40, 1.0, True, "1"],
     "w": [0, 10**30],

@@ -30,7 +30,6 @@ label = Commands(
 def run(
     source: Annotated[Path, typer.Argument(metavar="MANIFEST|FOLDER")],
     quick: Annotated[bool, typer.Option("--quick")] = False,
-    classes: Annotated[str | None, typer.Option(show_default="evidence")] = None,
     labels: str | None = None,
     splits: str | None = None,
     host: str = "127.0.0.1",
@@ -48,7 +47,6 @@ def run(
     Args:
         source: Manifest, or folder of images.
         quick: One click on the evidence of each image, instead of outlines.
-        classes: Classes of marks, separated by commas.
         labels: Labels among which people choose, separated by commas (default: those of the
             manifest).
         splits: Splits whose images are marked, separated by commas (default: all).
@@ -70,7 +68,6 @@ def run(
 
     return_freed_memory()
     given = {
-        "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
         "overlap": overlap,
         "splits": _names("--splits", splits),
@@ -145,7 +142,6 @@ def label_export(
     database: Path,
     to: Annotated[Path, typer.Option()],
     merge: str = "mean",
-    class_: Annotated[list[str] | None, typer.Option("--class")] = None,
 ) -> None:
     """Export the marks of a database.
 
@@ -155,7 +151,6 @@ def label_export(
         database: Database of preceptor label.
         to: Output folder, new or empty.
         merge: How maps of several people are merged: mean, majority, any, or one person's name.
-        class_: Class of marks. Repeatable (default: all).
     """
     from preceptor.label.db import connect, told_errors
 
@@ -167,9 +162,7 @@ def label_export(
         told_errors(database),
         closing(connection),
     ):
-        counts = export_marks(
-            connection, database, to, merge=merge, classes=class_ or (), progress=told
-        )
+        counts = export_marks(connection, database, to, merge=merge, progress=told)
     print(
         f"wrote {to / MANIFEST}: {counts['images']:,} images, {counts['annotated']:,} annotated, "
         f"{counts['maps']:,} with a map, {counts['strokes']:,} strokes"

@@ -202,12 +202,6 @@ def prepare(
 def _checked(settings: LabelSettings, connection: Connection, source: Source) -> LabelSettings:
     if settings.labels and not source.is_folder:
         raise InputError("--labels: a manifest has labels; name a folder of images to choose them")
-    used = {row[0] for row in connection.execute("SELECT DISTINCT class FROM strokes")}
-    if gone := sorted(used - set(settings.classes)):
-        raise InputError(
-            f"--classes: the class {gone[0]!r} has marks already; name it too, or use another "
-            "--database"
-        )
     known = {row[0] for row in connection.execute("SELECT DISTINCT split FROM images")}
     if gone := [split for split in settings.splits if split not in known]:
         raise InputError(

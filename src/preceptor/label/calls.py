@@ -265,7 +265,6 @@ class StrokeBody(Body):
     tool: Literal[
         "point", "brush", "eraser", "polygon", "box", "wand", "fill", "smooth", "grow", "shrink"
     ]
-    class_: str = Field(alias="class")
     erase: bool
     width: Number
     height: Number

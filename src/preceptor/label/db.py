@@ -79,7 +79,6 @@ CREATE TABLE strokes (
     person INTEGER NOT NULL REFERENCES people,
     number INTEGER NOT NULL,
     tool TEXT NOT NULL,
-    class TEXT NOT NULL,
     erase INTEGER NOT NULL,
     x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
     runs BLOB NOT NULL,
@@ -298,7 +297,6 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
 class LabelSettings:
     """Settings that every start may change; they are kept in the database."""
 
-    classes: tuple[str, ...] = ("evidence",)  # classes of marks
     labels: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()  # splits whose images are to be marked; empty = all
     overlap: int = 1  # number of people who mark each image

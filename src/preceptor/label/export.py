@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -150,7 +149,6 @@ def export_marks(
     to: Path,
     *,
     merge: str = "mean",
-    classes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the marks of a database, as they are at one moment, to a new or empty folder.
@@ -161,7 +159,6 @@ def export_marks(
 
     Args:
         merge: Key of `MERGES`, or the name of a person.
-        classes: Classes of marks that are exported; empty = all.
 
     Returns:
         Content of `import.json`, and the numbers of annotated images and of strokes in the maps.
@@ -171,7 +168,7 @@ def export_marks(
     try:
         with replacing(to, new=True) as partial:
             partial.mkdir()
-            return _export(connection, database, to, partial, merge, classes, progress)
+            return _export(connection, database, to, partial, merge, progress)
     finally:
         connection.execute("ROLLBACK")
 
@@ -182,13 +179,9 @@ def _export(
     to: Path,
     partial: Path,
     merge: str,
-    classes: Sequence[str],
     progress: Progress | None,
 ) -> dict[str, Any]:
     settings = read_settings(connection)
-    if wrong := sorted(set(classes) - set(settings.classes)):
-        known = ", ".join(settings.classes)
-        raise InputError(f"--class {wrong[0]!r}: there is no such class; known: {known}")
     people = dict(
         connection.execute(
             "SELECT DISTINCT people.id, name FROM people JOIN answers ON person = people.id "
@@ -226,7 +219,7 @@ def _export(
         if row is not None and judged:
             maps: dict[str, Pixels] = {}
             for one in judged:
-                maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
+                maps[people[one["person"]]], count = _mask(connection, row, one["person"])
                 strokes += count
             name = drawer.save(maps, map_name(str(table["name"].iloc[at])))
             saliency = str(partial / name) if name else ""
@@ -253,7 +246,6 @@ def _export(
         "version": __version__,
         "format": "label",
         "source": database.name,
-        "classes": list(classes or settings.classes),
         "images": len(manifest),
         "maps": int(manifest.map_mask.sum()),
         "annotators": folders,
@@ -274,16 +266,11 @@ def _judged(given: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
     return [one for one in given if one["state"] in marks.JUDGED]
 
 
-def _mask(
-    connection: Connection, row: sqlite3.Row, person: int, classes: Sequence[str]
-) -> tuple[Pixels, int]:
+def _mask(connection: Connection, row: sqlite3.Row, person: int) -> tuple[Pixels, int]:
     """Map of the marks of a person, and the number of strokes in it."""
-    masks = marks.masks_of(connection, row["id"], person)
-    wanted = [name for name in masks if not classes or name in classes]
     (strokes,) = connection.execute(
-        "SELECT count(*) FROM strokes WHERE image = ? AND person = ? AND undone = 0 "
-        "AND class IN (SELECT value FROM json_each(?))",
-        (row["id"], person, json.dumps(wanted)),
+        "SELECT count(*) FROM strokes WHERE image = ? AND person = ? AND undone = 0",
+        (row["id"], person),
     ).fetchone()
-    mask = marks.union(masks[name] for name in wanted).whole(row["width"], row["height"])
+    mask = marks.mask_of(connection, row["id"], person).whole(row["width"], row["height"])
     return np.where(mask, 255, 0).astype(np.uint8), strokes

@@ -1,6 +1,6 @@
 """Marks: strokes as bitmaps of rectangles, their masks, and answers.
 
-The mask of an image, a person and a class is the fold of the person's strokes by number, without
+The mask of an image and a person is the fold of the person's strokes by number, without
 undone ones: painted → OR, erased → AND NOT. A point is stored as one pixel, and folded as a disc.
 The bits of a rectangle in row order are alternating runs, the first of zeros (it may be empty),
 each an unsigned LEB128 integer. static/runs.js has the same code.
@@ -162,7 +162,7 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
-    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "started")
+    names = ("uuid", "number", "tool", "x", "y", "w", "h", "started")
     return [
         {name: row[name] for name in names}
         | {"erase": bool(row["erase"]), "runs": to_text(row["runs"])}
@@ -251,48 +251,34 @@ def small_work(connection: Connection, row: sqlite3.Row, person: int, side: int)
     size = (row["width"] or 1, row["height"] or 1)
     factor = max(1.0, max(size) / side)
     width, height = frame = [max(1, round(one / factor)) for one in size]
-    made = []
-    for name, mask in masks_of(connection, row["id"], person).items():
-        small = np.zeros((height, width), bool)
-        if mask.bits.size:
-            sides = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
-            places = (
-                np.minimum((np.arange(first, first + count) / factor).astype(int), end - 1)
-                for count, first, end in sides
-            )
-            (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
-            touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
-            small[np.ix_(ys, xs)] = touched
-        if (bounds := bounding_runs(small)) is not None:
-            box = dict(zip("xywh", bounds[:4], strict=True))
-            made.append({"class": name, **box, "runs": to_text(bounds[4])})
+    mask, made = mask_of(connection, row["id"], person), None
+    small = np.zeros((height, width), bool)
+    if mask.bits.size:
+        sides = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
+        places = (
+            np.minimum((np.arange(first, first + count) / factor).astype(int), end - 1)
+            for count, first, end in sides
+        )
+        (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
+        touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
+        small[np.ix_(ys, xs)] = touched
+    if (bounds := bounding_runs(small)) is not None:
+        made = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
     answer = answer_of(connection, row["id"], person) or {}
     state = answer.get("state")
-    fits = state not in JUDGED or bool(made) == (state == "marked")
-    return {"state": state, "fits": fits, "frame": frame, "marks": made}
+    fits = state not in JUDGED or (made is not None) == (state == "marked")
+    return {"state": state, "fits": fits, "frame": frame, "mark": made}
 
 
-def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:
-    """Mask of each class that a person has marked on an image."""
+def mask_of(connection: Connection, image: int, person: int) -> Patch:
+    """What a person has marked on an image."""
     rows = connection.execute(
-        "SELECT tool, class, erase, x, y, w, h, runs, width, height FROM strokes "
+        "SELECT tool, erase, x, y, w, h, runs, width, height FROM strokes "
         "JOIN images ON images.id = image "
         "WHERE image = ? AND person = ? AND undone = 0 ORDER BY number",
         (image, person),
     )
-    by_class: dict[str, list[sqlite3.Row]] = {}
-    for row in rows:
-        by_class.setdefault(row["class"], []).append(row)
-    return {name: fold(strokes) for name, strokes in by_class.items()}
-
-
-def union(masks: Iterable[Patch]) -> Patch:
-    """Pixels that are marked in any of several masks."""
-    parts = [one for one in masks if one.bits.size]
-    whole = _frame(parts)
-    for one in parts:
-        whole.bits[_common(whole, one)[0]] |= one.bits
-    return whole
+    return fold(rows.fetchall())
 
 
 def has_marks(connection: Connection, image: int, person: int) -> bool:
@@ -304,7 +290,7 @@ def has_marks(connection: Connection, image: int, person: int) -> bool:
     ).fetchone()
     if not painted or not erased:
         return bool(painted)
-    return any(one.bits.any() for one in masks_of(connection, image, person).values())
+    return bool(mask_of(connection, image, person).bits.any())
 
 
 STATES = ("marked", "nothing", "cannot_judge")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -111,24 +111,20 @@ def strokes(call: Call) -> Reply:
     row = _marked_row(call)
     if row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be marked")
-    stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
+    stroke = _stroke_of(body, row["width"], row["height"])
     _change_marks(
         call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
     )
     return http.told({"ok": True})
 
 
-def _stroke_of(
-    body: calls.StrokeBody, classes: Collection[str], width: int, height: int
-) -> dict[str, Any]:
+def _stroke_of(body: calls.StrokeBody, width: int, height: int) -> dict[str, Any]:
     """Columns of a stroke on an image of a size."""
     if (body.width, body.height) != (width, height):
         raise http.conflict(
             f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
             f"{body.height}: its file was replaced"
         )
-    if body.class_ not in classes:
-        raise http.malformed(f"class: one of {', '.join(classes)} is needed")
     for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
         if end > (width if key in "xw" else height) - (key in "xy"):
             raise http.malformed(f"{key}: the rectangle lies beside the image")
@@ -140,7 +136,7 @@ def _stroke_of(
             raise ValueError("no pixel is marked")
     except ValueError as error:
         raise http.malformed(f"runs: {error}") from error
-    return body.model_dump(by_alias=True, exclude={"tab", "width", "height"}) | {"runs": code}
+    return body.model_dump(exclude={"tab", "width", "height"}) | {"runs": code}
 
 
 def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) -> None:
@@ -274,7 +270,6 @@ def state(call: Call) -> Reply:
             "database": read_setting(call.reading, "identity"),
             "quick": labeling.quick,
             "radius": marks.POINT_RADIUS,
-            "classes": list(settings.classes),
             "labels": list(settings.labels),
             "csrf": labeling.keys.csrf(session),
             "totals": totals,

@@ -59,13 +59,6 @@ export function toggleMark() {
   return page.shown;
 }
 
-export function pickClass(number) {
-  if (!finish()) return;
-  change({ class: number });
-  view.redrawMarks();
-  showPanel();
-}
-
 function zoom(factor) {
   if (!cursor.on) {
     view.zoom(factor, ...view.middle());
@@ -87,7 +80,6 @@ const ACTIONS = {
   larger: () => resize(1),
   undo: () => history("undo"),
   redo: () => history("redo"),
-  class: () => pickClass((settings.class + 1) % page.state.classes.length),
   next: () => answer("marked"),
   nothing: () => answer("nothing"),
   cannot: () => answer("cannot_judge"),

@@ -13,7 +13,6 @@ import { $, card, element, fill, say, showQuick, showSettings } from "./panel.js
 import { showPanel, showTotals } from "./refresh.js";
 import { refused, send } from "./saving.js";
 import { idleTime } from "./seen.js";
-import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
 import { Work } from "./work.js";
 
@@ -126,7 +125,6 @@ async function begun(fresh) {
     askName($("card"), page.state.people, (chosen) => begun(chosen));
     return;
   }
-  if (settings.class >= page.state.classes.length) change({ class: 0 });
   fill(page.state);
   if (page.state.quick) showQuick();
   $("who").textContent = page.state.person.name;

@@ -20,19 +20,9 @@ export function connect(given) {
 
 function layers() {
   if (page.entry === null || !page.shown) return [];
-  const found = [];
-  page.state.classes.forEach((name, at) => {
-    const own = at === settings.class;
-    const live = own && draw.live !== null ? draw.live.mask : null;
-    const mask = page.entry.marks.masks.get(name);
-    if (mask === undefined && live === null) return;
-    const color = at + settings.color;
-    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color };
-    layer.erase = live !== null && draw.live.erase;
-    if (own) found.push(layer);
-    else found.unshift(layer);
-  });
-  return found;
+  const { mask } = page.entry.marks;
+  const live = draw.live?.mask ?? null;
+  return [{ mask, live, erase: draw.live?.erase ?? false, color: settings.color }];
 }
 
 export const stage = $("stage");

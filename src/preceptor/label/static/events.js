@@ -1,6 +1,6 @@
 // Events of the page: keys, clicks, sliders, and the page that is left.
 
-import { pickClass, run, tolerate } from "./actions.js";
+import { run, tolerate } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
 import { follow, giveBack } from "./images.js";
@@ -63,7 +63,6 @@ function onClick(event) {
   if (!button || button.disabled) return;
   const { dataset } = button;
   if (dataset.do !== undefined) run(dataset.do);
-  else if (dataset.class !== undefined) pickClass(Number(dataset.class));
   else if (dataset.color !== undefined) run("color", Number(dataset.color));
   else if (dataset.label !== undefined) run("label", Number(dataset.label));
   else if (button.localName !== "summary") return;

@@ -13,8 +13,8 @@ import { closeSheet, openSheet } from "./sheet.js";
 const FILTERS = { "": "All", open: "Open", answered: "Answered" };
 const SIDE = 256; // pixels of the longer side of a small picture
 
-// A small picture with marks.
-function thumbnail({ id, version, problem, frame, marks }) {
+// A small picture with the mark.
+function thumbnail({ id, version, problem, frame, mark }) {
   const box = element("span", "", { class: "thumb" });
   if (problem) {
     box.append(element("span", problem, { class: "none" }));
@@ -29,13 +29,10 @@ function thumbnail({ id, version, problem, frame, marks }) {
     const { naturalWidth: width, naturalHeight: height } = picture;
     const scale = Math.max(1, Math.ceil(SIDE / Math.max(width, height)));
     [canvas.width, canvas.height] = [width * scale, height * scale];
-    const layers = marks.map((mark) => {
-      const drawn = new Mask(frame[0], frame[1]);
-      drawn.apply({ ...mark, bytes: fromBase64(mark.runs), erase: false });
-      const color = settings.color + page.state.classes.indexOf(mark.class);
-      return { mask: drawn, live: null, erase: false, color };
-    });
-    if (layers.length === 0) return;
+    if (mark === null) return;
+    const mask = new Mask(frame[0], frame[1]);
+    mask.apply({ ...mark, bytes: fromBase64(mark.runs), erase: false });
+    const layers = [{ mask, live: null, erase: false, color: settings.color }];
     const view = { scale: canvas.width / frame[0], x: 0, y: 0 };
     const all = { x: 0, y: 0, w: canvas.width, h: canvas.height };
     paint(canvas.getContext("2d"), view, layers, all, settings.opacity / 100);

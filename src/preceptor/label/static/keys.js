@@ -26,7 +26,6 @@ export const GROUPS = [
     ["grow", ["."], "Grow it"],
     ["undo", ["Ctrl+z"], "Undo the last stroke"],
     ["redo", ["Ctrl+Shift+z", "Ctrl+y"], "Redo it"],
-    ["class", ["d"], "Next class"],
     ["cancel", ["Escape"], "Cancel what is being drawn"],
   ]],
   ["Answers", [

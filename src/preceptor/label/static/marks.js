@@ -1,4 +1,4 @@
-// The marks of one person on one image: a list of strokes, and the mask of each class as their fold.
+// The marks of one person on one image: a list of strokes, and the mask as their fold.
 
 import { Mask } from "./mask.js";
 import { page } from "./page.js";
@@ -31,13 +31,8 @@ export class Marks {
     this.width = width;
     this.height = height;
     this.strokes = strokes.map((stroke) => drawn(stroke, width, height));
-    this.masks = new Map();
-    for (const stroke of this.strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
-  }
-
-  mask(name) {
-    if (!this.masks.has(name)) this.masks.set(name, new Mask(this.width, this.height));
-    return this.masks.get(name);
+    this.mask = new Mask(width, height);
+    for (const stroke of this.strokes) if (!stroke.undone) this.mask.apply(stroke);
   }
 
   // A new stroke; what is undone before it cannot come back, here as on the server.
@@ -45,7 +40,7 @@ export class Marks {
     const stroke = drawn(given, this.width, this.height);
     forget(this.strokes);
     this.strokes.push(stroke);
-    this.mask(stroke.class).apply(stroke);
+    this.mask.apply(stroke);
     return stroke;
   }
 
@@ -63,10 +58,9 @@ export class Marks {
     stroke.undone = true;
     stroke.redoable = true;
     // Only the rectangle of the stroke is folded again, from the strokes that reach into it.
-    const mask = this.mask(stroke.class);
-    mask.clear(stroke);
+    this.mask.clear(stroke);
     for (const one of this.strokes) {
-      if (!one.undone && one.class === stroke.class && meet(one, stroke)) mask.apply(one, stroke);
+      if (!one.undone && meet(one, stroke)) this.mask.apply(one, stroke);
     }
     return stroke;
   }
@@ -76,11 +70,11 @@ export class Marks {
     if (stroke === null) return null;
     stroke.undone = false;
     stroke.redoable = false;
-    this.mask(stroke.class).apply(stroke);
+    this.mask.apply(stroke);
     return stroke;
   }
 
   isEmpty() {
-    return [...this.masks.values()].every((mask) => mask.isEmpty());
+    return this.mask.isEmpty();
   }
 }

@@ -1,7 +1,7 @@
 // The state of the page: the person, the image at hand, and what is in the way of work.
 
 export const page = {
-  state: null, // of the server: person, classes, labels, ...
+  state: null, // of the server: person, labels, ...
   entry: null, // the image at hand
   outbox: null,
   drafts: null,

@@ -29,17 +29,7 @@ function colorOf(at) {
   return `rgb(${COLORS[at % COLORS.length].join(" ")})`;
 }
 
-export function fill({ classes, labels }) {
-  $("classes-part").hidden = classes.length < 2;
-  $("classes").replaceChildren(
-    ...classes.map((name, at) => {
-      const button = element("button", "", { type: "button", "data-class": at });
-      const swatch = element("span", "", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = colorOf(at + settings.color);
-      button.append(swatch, element("span", name));
-      return button;
-    }),
-  );
+export function fill({ labels }) {
   $("colors").replaceChildren(
     ...COLORS.map((_, at) => {
       const words = { "aria-label": `Color ${at + 1}`, title: `Color ${at + 1}` };
@@ -74,7 +64,6 @@ export function showSettings({ shown, cursor, window = false, stretch = "" }) {
   }
   press("#tools [data-do=mark]", () => shown);
   press("#tools [data-do=cursor]", () => cursor);
-  press("[data-class]", ({ dataset }) => Number(dataset.class) === settings.class);
   $("stage").dataset.tool = name;
   $("stage").classList.toggle("erase", erase);
   const mode = erase && tool !== "brush" ? `${NAMES[name]}, erases` : NAMES[name];

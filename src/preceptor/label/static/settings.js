@@ -4,7 +4,6 @@ const KEY = "preceptor-label-settings";
 const DEFAULTS = {
   tool: "brush",
   erase: false,
-  class: 0,
   brush: 24, // in pixels of the screen
   tolerance: 24,
   color: 0, // of the first class, in the list of colors

@@ -11,7 +11,6 @@ import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
-import { settings } from "./settings.js";
 
 // Changes the marks of the image at hand, and says what becomes of its answer.
 function changeMarks(change) {
@@ -58,14 +57,13 @@ export function addStroke(stroke) {
   const { entry } = page;
   const isAnew = stroke.tool === "point" && isDone(entry) && !entry.kept && !isOneOfSeveral();
   if (isAnew) clearPoints();
-  const name = page.state.classes[settings.class] ?? page.state.classes[0];
   const { bytes, ...rest } = stroke;
-  if (stroke.erase && !touches(page.entry.marks.mask(name), stroke)) {
+  if (stroke.erase && !touches(page.entry.marks.mask, stroke)) {
     view.redrawMarks(stroke);
     return; // an eraser that met nothing leaves no stroke to undo
   }
   const body = {
-    ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
+    ...rest, uuid: identifier(), runs: toBase64(bytes),
     width: page.entry.marks.width, height: page.entry.marks.height,
   };
   const made = changeMarks((marks) =>
@@ -106,15 +104,14 @@ export function edit(kind) {
   hush();
   if (!allowed() || !finish()) return;
   const radius = Math.max(1, Math.round(view.ratio / view.scale));
-  const name = page.state.classes[settings.class] ?? page.state.classes[0];
-  const parts = edited(page.entry.marks.mask(name), kind, kind === "smooth" ? 2 * radius : radius);
+  const parts = edited(page.entry.marks.mask, kind, kind === "smooth" ? 2 * radius : radius);
   const started = new Date().toISOString();
   const strokes = (parts ?? []).map((part, at) => ({ stroke: part.stroke(), erase: at === 1 }));
   for (const { stroke, erase } of strokes) {
     if (stroke !== null) addStroke({ ...stroke, tool: kind, erase, started, seconds: 0 });
   }
   if (strokes.some(({ stroke }) => stroke !== null)) return;
-  const large = parts === null && !page.entry.marks.mask(name).isEmpty();
+  const large = parts === null && !page.entry.marks.mask.isEmpty();
   say(large ? "The mark is too large for this." : "There is nothing to change.");
 }
 
