@@ -1,7 +1,7 @@
 """A guided training step against a plain one and against the published way of computing it.
 
     python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...]
-        [--guidance] [--outside [KIND ...]] [--consistency] [--cpu-time]
+        [--guidance] [--outside [KIND ...]] [--cpu-time]
 
 Three sides, same network, same batch, float32, channels-last:
   plain      cross-entropy alone
@@ -14,9 +14,8 @@ With --guidance, other sides: plain, and guided with each distance of the decisi
 pooling, and without the classification term (a mapper). Targets: ÷ plain ≤ 1.03, the mapper ≤ 1.05.
 
 With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
-guided with each change outside maps at its default rate and strength, all images with a map; with
---consistency, also the step with noise and the consistency of predictions. Target: ÷ plain ≤ 1.15
-without consistency. --cpu-time is for a machine that others use too.
+guided with each change outside maps at its default rate and strength, all images with a map.
+Target: ÷ plain ≤ 1.15. --cpu-time is for a machine that others use too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -37,7 +35,7 @@ from preceptor.config.training import Augmentation, OutsideKind, Training
 from preceptor.data import augment
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.distances import EVIDENCE_DISTANCES
-from preceptor.losses.guided import GuidedLoss, inconsistency
+from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import Pool
@@ -158,16 +156,12 @@ class WholeSteps(Sides):
         logits, _ = self.model(self.model.preprocess(images))
         self.finish(torch.nn.functional.cross_entropy(logits, self.labels))
 
-    def changed(self, kind: OutsideKind, consistency: float = 0.0) -> None:
+    def changed(self, kind: OutsideKind) -> None:
         changes = Augmentation(outside=kind)
         staged = self.rows.stage(np.arange(len(self.labels)), changes, self.numbers)
-        staged = replace(staged, paired=consistency > 0)
-        batch = staged.moved(lambda part: part.to(self.device)).finished()
+        batch = augment.moved(staged, lambda part: part.to(self.device)).finished()
         logits, _, cam, *_ = self.model(self.model.preprocess(batch.images), "predicted")
         loss = self.loss(logits, self.labels, cam, batch.maps)
-        if batch.unchanged is not None and batch.changed is not None:
-            unchanged, _ = self.model(self.model.preprocess(batch.unchanged))
-            loss = loss + consistency * inconsistency(unchanged, logits, batch.changed).mean()
         self.finish(loss)
 
 
@@ -213,7 +207,6 @@ def compare_guidance(
 
 def compare_outside(
     kinds: list[OutsideKind],
-    consistency: bool,
     backbones: list[str],
     batch: int,
     turns: int,
@@ -222,15 +215,12 @@ def compare_outside(
 ) -> None:
     """Print the ratio of each change outside maps to a plain step."""
     print("÷ plain step, median (min-max)")
-    names = [*kinds, "noise, consistency"] if consistency else kinds
-    print("backbone         " + "".join(f"{name:22}" for name in names))
+    print("backbone         " + "".join(f"{name:22}" for name in kinds))
     for backbone in backbones:
         sides = WholeSteps(backbone, batch, device)
         steps = {"plain": sides.plain} | {kind: partial(sides.changed, kind) for kind in kinds}
-        if consistency:
-            steps["noise, consistency"] = partial(sides.changed, "noise", 1.0)
         seconds = in_turn(steps, turns=turns, clock=clock)
-        found = [ratio(seconds, name, "plain") for name in names]
+        found = [ratio(seconds, name, "plain") for name in kinds]
         cells = (f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in found)
         print(f"{backbone:16} " + "".join(f"{cell:22}" for cell in cells), flush=True)
 
@@ -242,7 +232,6 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=PAPER)
     parser.add_argument("--guidance", action="store_true")
     parser.add_argument("--outside", nargs="*", choices=get_args(OutsideKind))
-    parser.add_argument("--consistency", action="store_true")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of the process")
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
@@ -254,8 +243,7 @@ def main() -> None:
     if arguments.outside is not None:
         kinds = arguments.outside or list(get_args(OutsideKind))
         sizes = arguments.batch, arguments.turns
-        extra = arguments.consistency
-        compare_outside(kinds, extra, arguments.backbones, *sizes, device, clock)
+        compare_outside(kinds, arguments.backbones, *sizes, device, clock)
         return
     print("backbone         size  plain s  guided/plain (min-max)      guided/published (min-max)")
     for backbone in arguments.backbones:

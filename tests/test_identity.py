@@ -238,6 +238,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.schedule": "cosine",
         "training.clip": 0.5,
         "training.balanced": True,
+        "training.frozen": 0.5,
         "training.length": "steps",
         "training.epochs": 2,
         "training.steps": 2,
@@ -255,7 +256,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.blur": 0.5,
         "training.augmentation.outside": "mean",
         "training.augmentation.outside_rate": 1.0,
-        "training.consistency": 0.5,
     }
 
 
@@ -266,7 +266,6 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "maps.kind": {"maps.path": None},
     "maps.shuffle_groups": {"maps.shuffle_seed": 4},
-    "training.consistency": {"training.augmentation.outside": "noise"},
     "labels": {
         "rows": "annotated",
         "training.distance": "cells",
@@ -320,7 +319,8 @@ def changed_by(key: str, kind: str, data: Path) -> dict[str, Any]:
         value = "all" if kind == "human" else "annotated"
     if key == "maps.human":
         value = "replace"
-    first = {"weights": alternatives(data)["weights"]} if key == "weights_identity" else {}
+    of_weights = key in ("weights_identity", "training.frozen")
+    first = {"weights": alternatives(data)["weights"]} if of_weights else {}
     return first | {key: value} | TOGETHER.get(key, {})
 
 

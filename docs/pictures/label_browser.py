@@ -33,7 +33,7 @@ def write_photographs(folder: Path, side: int, names: tuple[str, ...] = PHOTOGRA
 
 @contextmanager
 def served(source: Path, folder: Path, *options: str) -> Iterator[dict[str, str]]:
-    """A server as a process of its own; gives the links by person, and `open`, that of the lead."""
+    """A server as a process of its own; gives the link as `open`."""
     command = [sys.executable, "-m", "preceptor", "label", "run", str(source), "--no-open"]
     command += ["--database", str(folder / "label.sqlite"), *options]
     process = subprocess.Popen(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 from label_browser import browser, enter, saved, served, write_photographs
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
 SIDE = 1225
 EYES = ((0.382, 0.385), (0.705, 0.455))
@@ -62,22 +62,6 @@ def show(page: Any, database: Path, name: str) -> None:
     page.wait_for_selector(f"body[data-image='{image}']")
 
 
-def propose(manifest: Path, file: Path) -> Path:
-    """Manifest with a map of the cat: its eyes, not quite where they are."""
-    with Image.open(file) as image:
-        width, height = image.size
-    mask = Image.new("L", (width, height))
-    for x, y in EYES:
-        place = (x - 0.055, y - 0.07, x + 0.06, y + 0.06)
-        box = [value * side for value, side in zip(place, (width, height) * 2, strict=True)]
-        ImageDraw.Draw(mask).ellipse(box, fill=255)
-    mask = mask.filter(ImageFilter.GaussianBlur(width * 0.02))  # as a Teacher's map
-    mask.save(manifest.with_name("eyes.png"))
-    maps = manifest.with_name("maps.csv")
-    maps.write_text(f"path,label,saliency\n{file},camera,eyes.png\n")
-    return maps
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, required=True)
@@ -92,31 +76,16 @@ def main() -> None:
                 "path": [f"images/{name}" for name in names],
                 "label": ["camera", "generated"] * (len(names) // 2),
                 "split": "train",
-                "source": ["museum", "museum", "street"] * (len(names) // 3),
             }
         ).to_csv(manifest, index=False)
-        options = ["--classes", "evidence,text", "--overlap", "3"]
-        with served(manifest, folder, *options, "--overlap-share", "1") as links:
+        with served(manifest, folder) as links:
             page = chromium.new_page(viewport={"width": 1280, "height": 720})
             enter(page, links["open"])
             database = folder / "label.sqlite"
             show(page, database, "chelsea.jpg")
             for x, y in EYES:
                 paint(page, [(x - 0.03, y), (x + 0.02, y + 0.01), (x + 0.03, y - 0.02)])
-            page.keyboard.press("Shift+Digit3")
             keep(page, to / "label.webp")
-            page.keyboard.press("Control+z")
-            page.keyboard.press("Control+z")
-            saved(page)
-        maps = propose(manifest, images / "chelsea.jpg")
-        options += ["--overlap-share", "1", "--start-from", str(maps), "--links", "Grace,Mary"]
-        with served(manifest, folder, *options) as links:
-            enter(page, links["open"])
-            show(page, database, "chelsea.jpg")
-            page.wait_for_selector("#offer:not([hidden])")
-            keep(page, to / "label-proposal.webp")
-            page.keyboard.press("a")
-            page.keyboard.press("n")
             page.emulate_media(color_scheme="dark")
             show(page, database, "coins.jpg")
             x, y = on_screen(page, 0.5, 0.5)
@@ -126,21 +95,15 @@ def main() -> None:
             page.mouse.click(*on_screen(page, 0.262, 0.115))
             saved(page)
             keep(page, to / "label-dark.webp")
-            page.keyboard.press("b")
-            page.emulate_media(color_scheme="light")
-            for person in ("Grace", "Mary"):
-                other = chromium.new_context(viewport={"width": 1280, "height": 720}).new_page()
-                enter(other, links[person])
-                for number, name in enumerate(("chelsea.jpg", "coffee.jpg", "camera.jpg")):
-                    show(other, database, name)
-                    shift = 0.01 * len(person)
-                    for x, y in EYES[: 2 - number // 2]:
-                        paint(other, [(x - 0.03, y + shift), (x + shift, y)])
-                    other.keyboard.press("n")
-                    saved(other)
-            page.locator("#to-lead").click()
-            page.get_by_role("heading", name="Agreement of two people").wait_for()
-            keep(page, to / "label-lead.webp")
+        with served(manifest, folder, "--quick") as links:
+            page = chromium.new_page(viewport={"width": 390, "height": 780})
+            enter(page, links["open"])
+            show(page, database, "chelsea.jpg")
+            page.keyboard.down("Shift")
+            page.mouse.click(*on_screen(page, *EYES[0]))
+            page.keyboard.up("Shift")
+            saved(page)
+            keep(page, to / "label-quick.webp")
 
 
 if __name__ == "__main__":

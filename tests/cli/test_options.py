@@ -20,7 +20,6 @@ from preceptor.config.training import CamClass, Training
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.errors import InputError
 from preceptor.execution import local
-from preceptor.label import db
 
 
 def test_choices_of_options_are_those_of_the_configs() -> None:
@@ -29,7 +28,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.Engine == local.Engine
     assert options.StampPlace == StampPlace
     assert options.MapFiles == MapFiles
-    assert options.LabelOrder == db.Order
     assert options.CamClass == CamClass
     assert set(get_args(options.Preset)) == set(PRESETS)
 

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from preceptor.config.files import dump_config, load_config
+from preceptor.study.checks import Size
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import write_progress
@@ -149,8 +150,29 @@ def test_study_init_fits_the_hours(data: Path, tmp_path: Path) -> None:
         images.append(steps * len(written.seed_list) * size**2)
         assert ("nothing fits" in said) is (hours == "0.01")
         (chosen,) = (line for line in said.splitlines() if line.startswith(">"))
-        assert chosen.split()[-4:] == ["test_byobnet", f"{size}", f"{steps}", f"{written.seeds}"]
+        assert chosen.split()[-4:] == ["resnet10t", f"{size}", f"{steps}", f"{written.seeds}"]
+        assert "random weights need many times the images" in said
+        assert (written.weights, written.training.frozen) == ("none", None)
     assert images == sorted(set(images))
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv2_100", "test_convnext"])
+def test_study_init_freezes_pretrained_weights_without_a_gpu(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    weights = tmp_path / f"{backbone}.safetensors"
+    weights.write_bytes(b"")  # which a study reads, and init does not
+    monkeypatch.setattr("preceptor.study.checks.SIZES", [Size("resnet18", 96, 200, 3)])
+    said = init(data / "manifest.csv", tmp_path / "s.yaml", "--backbone", weights, seconds=0.01)
+    written = load_config(tmp_path / "s.yaml", StudyConfig)
+    assert written.teachers == written.students == (backbone,)
+    assert written.weights == str(weights)
+    if backbone == "test_convnext":
+        assert "the whole network is trained: test_convnext: frozen needs an exact class" in said
+    gpu = Path("/dev/nvidia0").exists()
+    assert written.training.frozen == (None if gpu or backbone == "test_convnext" else 0.75)
+    wrong = here("study", "init", data / "manifest.csv", "--backbone", tmp_path / "x.safetensors")
+    assert (wrong.code, "x.safetensors is not a file" in wrong.err) == (2, True)
 
 
 @pytest.mark.parametrize(("side", "noted"), [(16, False), (1, True)])

@@ -97,7 +97,7 @@ def marked(model: type[BaseModel]) -> set[str]:
 def test_the_fields_that_are_not_part_of_every_id() -> None:
     """To mark a field is to say that runs may be shared that differ in it: a decision."""
     run = "manifest weights weights_identity annotated annotated_seed maps guide_classes alpha"
-    training = "recipe method preset distance cam_class cell_full mark_weight consistency"
+    training = "recipe method preset distance cam_class cell_full mark_weight"
     assert marked(RunConfig) == {*run.split()}
     assert marked(Training) == {*training.split(), "device", "cache"}
     assert marked(Augmentation) == {"outside", "outside_rate"}

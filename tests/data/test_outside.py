@@ -152,22 +152,6 @@ def test_an_image_without_a_map_keeps_its_bits(kind: OutsideKind) -> None:
     assert torch.equal(without.batch(chosen, changed, drawn(45)).images, before.images)
 
 
-def test_pairs_differ_in_the_outside_alone() -> None:
-    plain = Augmentation.model_validate(MOVES | REST)
-    paired = [*stream_of("mean", paired=True).steps(0, 9)]
-    source = rows_of(side=45)
-    without = TrainingStream(source, 5, seed=1, settings=plain, length="steps").steps(0, 9)
-    for pair, single, before in zip(paired, stream_of("mean").steps(0, 9), without, strict=True):
-        assert pair.unchanged is not None
-        assert pair.changed is not None
-        assert torch.equal(pair.images, single.images)
-        assert torch.equal(pair.unchanged, before.images)
-        differs = (pair.images != pair.unchanged).flatten(1).any(1)
-        assert torch.equal(pair.changed, differs)
-    shares = torch.cat([pair.changed for pair in paired if pair.changed is not None])
-    assert 0.1 < float(shares.float().mean()) < 0.5
-
-
 # Geometry.
 
 

@@ -24,7 +24,7 @@ def rows_of(manifest: Path, changes: dict[str, Any]) -> tuple[Rows, RunConfig]:
 
 def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 4) -> list[Batch]:
     settings = config.training.augmentation
-    stream = TrainingStream(rows, 8, seed=0, settings=settings, device=device, paired=True)
+    stream = TrainingStream(rows, 8, seed=0, settings=settings, device=device)
     return list(stream.steps(0, steps))
 
 

@@ -38,7 +38,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Server for all tests of a file that leave nothing behind but people."""
     folder = tmp_path_factory.mktemp("lasting")
     manifest = squares(folder / "data", splits={"train": 8, "val": 4}, size=(40, 30))
-    with running(manifest, cache=folder / "cache") as one:
+    with running(manifest) as one:
         yield one
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import http.client
 import sqlite3
 import threading
@@ -19,7 +18,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.label.marks import Bits
-from tests.label.serving import Client, blob, command, proposed, stroke_of
+from tests.label.serving import Client, blob, command, disc, point_of, stroke_of
 from tests.serving import Told
 
 SIZE = (96, 64)
@@ -44,7 +43,6 @@ class Drawer:
     images: list[int]
     draw: np.random.Generator
     drawn: dict[int, list[Drawn]] = field(default_factory=dict)
-    adopted: dict[int, tuple[int, int, Bits]] = field(default_factory=dict)  # id, level, pixels
     repeated: int = 0
 
     def sent(self, send: Callable[..., Told], *arguments: Any, **more: Any) -> Told:
@@ -67,8 +65,7 @@ class Drawer:
             self.change(image, self.drawn.setdefault(image, []))
         for image in self.drawn:
             state = "marked" if self.mask(image).any() else "nothing"
-            given, _, _ = self.adopted.get(image, (None, 0, None))
-            self.sent(self.client.answer, image, state, proposal=given)
+            self.sent(self.client.answer, image, state)
 
     def change(self, image: int, strokes: list[Drawn]) -> None:
         kind = self.draw.random()
@@ -81,16 +78,14 @@ class Drawer:
             self.sent(self.client.turn, image, "redo", undone[0].name)
             undone[0].undone = False
         else:
-            if kind < 0.45 and image not in self.adopted:
-                level = int(self.draw.choice((20, 50)))
-                told = self.sent(self.client.get, f"/api/images/{image}?level={level}")
-                given, mask = told.json["proposal"]["id"], proposed(told.json["proposal"], SIZE)
-                self.adopted[image] = given, level, mask
-                changes = {"tool": "proposal", "proposal": given}
+            if kind < 0.45:
+                x, y = (int(self.draw.integers(end)) for end in SIZE)
+                mask = disc(x, y, SIZE)
+                body = point_of(x, y, SIZE, self.client.tab)
             else:
                 mask = blob(*SIZE, int(self.draw.integers(10_000)))
-                changes = {"erase": bool(self.draw.random() < 0.3)}
-            body = stroke_of(mask, self.client.tab) | changes
+                body = stroke_of(mask, self.client.tab)
+                body["erase"] = bool(self.draw.random() < 0.3)
             self.sent(self.client.post, f"/api/images/{image}/strokes", body)
             for one in undone:
                 one.buried = True
@@ -109,18 +104,14 @@ def kill_while_people_draw(
 ) -> dict[str, Any]:
     """Kill a server again and again while people draw, and compare the export with their memory.
 
-    People draw, correct proposals, undo and redo. Returns counts: acknowledged strokes, strokes in
-    the database and in maps of the export, maps and corrections that differ, requests that
-    were repeated. `between` is the longest time before a kill.
+    People draw, click, undo and redo. Returns counts: acknowledged strokes, strokes in the database
+    and in maps of the export, maps that differ, requests that were repeated. `between` is the
+    longest time before a kill.
     """
-    for name in ("images", "proposals"):
-        (folder / name).mkdir()
+    (folder / "images").mkdir()
     rows = ["path,label,split"]
     for at in range(people * 2):
         Image.fromarray(np.full((*SIZE[::-1], 3), at, np.uint8)).save(folder / f"images/{at}.png")
-        inner, outer = blob(*SIZE, at), blob(*SIZE, at) | blob(*SIZE, at + 99)
-        soft = 100 * inner.astype(np.uint8) + 100 * outer.astype(np.uint8)
-        Image.fromarray(soft).save(folder / f"proposals/{at}.png")
         rows.append(f"images/{at}.png,{'ab'[at % 2]},train")
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(rows) + "\n")
@@ -131,7 +122,7 @@ def kill_while_people_draw(
         try:
             for number in range(kills + 1):
                 options = ["--port", port, "--overlap", people]
-                with command(manifest, *options, "--start-from", folder / "proposals") as one:
+                with command(manifest, *options) as one:
                     port = one.address.split(":")[1]
                     if not crowd:
                         clients = [one.client(f"person {at}") for at in range(people)]
@@ -161,19 +152,8 @@ def _compared(
     export(database, out)
     with closing(sqlite3.connect(database)) as connection:
         undone = dict(connection.execute("SELECT uuid, undone FROM strokes").fetchall())
-    columns = ("level", "proposed", "added", "removed")
-    with (out / "corrections.csv").open(newline="") as file:
-        corrections = {
-            (row["annotator"], Path(row["path"]).name): tuple(int(row[name]) for name in columns)
-            for row in csv.DictReader(file)
-        }
     counts = {"acknowledged": 0, "kept": 0, "exported": 0, "maps": 0, "different": 0}
-    counts["corrections"] = len(corrections)
     for at, drawer in enumerate(crowd):
-        for image, (_, level, given) in drawer.adopted.items():
-            final = drawer.mask(image)
-            known = (level, *(int(one.sum()) for one in (given, final & ~given, given & ~final)))
-            counts["different"] += corrections.pop((f"person {at}", names[image]), None) != known
         for image, strokes in drawer.drawn.items():
             file = out / "annotators" / f"person {at}" / "images" / names[image]
             same = bool(((decode_map(file) >= 0.5) == drawer.mask(image)).all())
@@ -184,6 +164,6 @@ def _compared(
             counts["maps"] += 1
             counts["different"] += not same
             counts["exported"] += len(strokes) if same else 0
-    counts["unknown"] = len(undone) - counts["acknowledged"] + len(corrections)
+    counts["unknown"] = len(undone) - counts["acknowledged"]
     counts["repeated"] = sum(drawer.repeated for drawer in crowd)
     return counts

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.label.db import connect
-from preceptor.label.marks import masks_of, union
+from preceptor.label.marks import mask_of
 from tests.label.serving import Client, command, running
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Served:
 
     @property
     def link(self) -> str:
-        """Address of the page with the token of the lead."""
+        """Address of the page with the token."""
         return f"{self.place()}?token={self.token}"
 
     def cookie(self, person: str) -> dict[str, str]:
@@ -62,23 +62,21 @@ class Served:
             return [tuple(row) for row in connection.execute(statement, values)]
 
     def strokes(self, image: str) -> list[tuple[Any, ...]]:
-        """Tools, classes and whether they erase of the strokes on an image, by its file name."""
+        """Tools of the strokes on an image and whether they erase, by its file name."""
         return self.ask(
-            "SELECT tool, class, erase FROM strokes JOIN images ON images.id = image "
+            "SELECT tool, erase FROM strokes JOIN images ON images.id = image "
             "WHERE path LIKE ? ORDER BY number",
             f"%{image}",
         )
 
-    def mask(self, image: str, person: str = "Ada", class_: str | None = None) -> Mask:
+    def mask(self, image: str, person: str = "Ada") -> Mask:
         """Mask of a person on an image, as the export folds it."""
         with closing(connect(self.database, readonly=True)) as connection:
             number, width, height = connection.execute(
                 "SELECT id, width, height FROM images WHERE path LIKE ?", (f"%{image}",)
             ).fetchone()
             own = connection.execute("SELECT id FROM people WHERE name = ?", (person,)).fetchone()
-            masks = masks_of(connection, number, own["id"])
-        chosen = [patch for name, patch in masks.items() if class_ in (None, name)]
-        return union(chosen).whole(width, height)
+            return mask_of(connection, number, own["id"]).whole(width, height)
 
 
 @dataclass
@@ -86,12 +84,13 @@ class ServedApart(Served):
     """The same as a process of its own, which can be killed and started again at its port."""
 
     source: Path = Path()
+    options: Sequence[str] = ()
     process: subprocess.Popen[str] | None = None
     _ended: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def start(self) -> ServedApart:
         port = self.address.partition(":")[2] or 0
-        started = command(self.source, "--database", self.database, "--port", port)
+        started = command(self.source, "--database", self.database, "--port", port, *self.options)
         one = self._ended.enter_context(started)
         self.address, self.token, self.process = one.address, one.token, one.process
         return self
@@ -105,14 +104,14 @@ class ServedApart(Served):
 def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
     """A server in a thread that ends with the context; its database is in a folder."""
     database = folder / "label.sqlite"
-    with running(source, database, cache=folder / "cache", **options) as one:
+    with running(source, database, **options) as one:
         yield Served(database, one.address, one.token)
 
 
 @contextmanager
-def served_apart(source: Path, folder: Path) -> Iterator[ServedApart]:
+def served_apart(source: Path, folder: Path, *options: str) -> Iterator[ServedApart]:
     """A server as a process of its own."""
-    one = ServedApart(folder / "label.sqlite", source=source)
+    one = ServedApart(folder / "label.sqlite", source=source, options=options)
     try:
         yield one.start()
     finally:

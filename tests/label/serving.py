@@ -21,7 +21,7 @@ from preceptor.deploy.http import Hosts
 from preceptor.deploy.http_server import listen
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
-from preceptor.label.marks import Bits, bounding_runs, decode_runs, from_text, to_text
+from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
 from tests import forked
 from tests.commands import HANGS
@@ -115,18 +115,19 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     assert bounds is not None
     body = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
     body |= {"height": mask.shape[0], "width": mask.shape[1], "started": "2026-01-02T03:04:05Z"}
-    body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence"}
-    return body | {"erase": False, "seconds": 0.75, "proposal": None}
+    body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush"}
+    return body | {"erase": False, "seconds": 0.75}
 
 
-def proposed(told: Any, size: tuple[int, int]) -> Bits:
-    """Mask of a proposal as the server tells it, in an image of a width and a height."""
-    mask = np.zeros(size[::-1], bool)
-    if told["w"]:
-        x, y, w, h = (told[key] for key in "xywh")
-        pixels = decode_runs(from_text(told["runs"]), w * h)
-        mask[y : y + h, x : x + w] = pixels.reshape(h, w)
-    return mask
+def point_of(x: int, y: int, size: tuple[int, int], tab: str = "tab-1") -> dict[str, Any]:
+    """Body of a click on a pixel of an image of a width and a height."""
+    return stroke_of(box(x, y, 1, 1, size), tab) | {"tool": "point"}
+
+
+def disc(x: int, y: int, size: tuple[int, int]) -> Bits:
+    """Mask that a click stands for: pixels whose centers are within 0.14 of the shorter side."""
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    return np.asarray(np.hypot(columns - x, rows - y) <= 0.14 * min(size))
 
 
 def box(x: int, y: int, w: int, h: int, size: tuple[int, int] = (40, 30)) -> Bits:
@@ -154,13 +155,10 @@ class Running:
 
     @property
     def token(self) -> str:
-        return self.labeling.keys.lead_token
+        return self.labeling.keys.token
 
     def client(self, name: str = "", tab: str = "tab-1") -> Client:
         return Client(self.address, tab).enter(self.token, name)
-
-
-_WAY = ("access", "name", "cache", "start_from", "new_links")
 
 
 @contextlib.contextmanager
@@ -168,16 +166,16 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     """Server of a manifest or a folder; the database is beside it by default.
 
     Args:
-        options: Settings; arguments of `labeling_of`; port, 0 = a free one; allow_host, further
+        options: Settings; quick; port, 0 = a free one; allow_host, further
             names of the host.
     """
     found = find_source(source)
-    way = {key: options.pop(key) for key in _WAY if key in options}
     port, more = options.pop("port", 0), options.pop("allow_host", ())
+    quick = options.pop("quick", False)
     prepared = prepare(database or found.database, found, options)
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
-    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)
+    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), quick=quick)
     try:
         with in_thread(application(labeling), at):
             yield Running(labeling, f"127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""Who may ask for what: sessions, hosts, origins, tokens, links."""
+"""Who may ask for what: sessions, hosts, origins, tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import pytest
 
 from preceptor.deploy.http import Hosts
-from preceptor.label.app import CSRF, WAYS, links_of
+from preceptor.label.app import CSRF, WAYS
 from tests.label.serving import Client, Running, running
 
-PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}
+PATH = {"image": "1", "name:path": "index.html"}
 
 
 def paths(method: str) -> list[str]:
@@ -30,7 +30,7 @@ def test_nothing_is_told_without_a_session_or_to_another_host(lasting: Running) 
     for path in paths("GET"):
         stranger.headers["cookie"] = ""
         assert stranger.get(path).status == 403, path
-        stranger.headers["cookie"] = f"{lasting.labeling.cookie_name}=lead.1.{'0' * 32}.{'0' * 64}"
+        stranger.headers["cookie"] = f"{lasting.labeling.cookie_name}=1.{'0' * 32}.{'0' * 64}"
         assert stranger.get(path).status == 403, path
         for host in hosts:
             assert ann.send("GET", path, headers={"host": host}).status == 403, (path, host)
@@ -85,7 +85,7 @@ def test_another_site_reads_nothing(lasting: Running) -> None:
         *("/static/../server.py", "/static/%2e%2e/server.py", "/static//etc/passwd"),
         *("/static/nothing", "/static/..%2fserver.py", "/api/images/..%2f..%2fetc/whole"),
         *("/api/images/-1", f"/api/images/{'9' * 30}", "/api/images/1e3"),
-        "/api/images/1/tiles/0/0/..%2f..%2fx",
+        "/api/images/1/..%2f..%2fx",
     ],
 )
 def test_no_path_of_a_request_is_a_file(lasting: Running, path: str) -> None:
@@ -104,59 +104,21 @@ def test_a_session_outlives_the_server(manifest: Path) -> None:
         assert again.get("/api/state").json["person"]["name"] == "ann"
 
 
-def test_a_link_is_of_one_person_and_a_session_ends_with_it(manifest: Path) -> None:
-    with running(manifest, access="links") as server:
-        tokens = links_of(server.labeling, ["ann", "bo"])
-        ann, bo = (Client(server.address).enter(tokens[name]) for name in ("ann", "bo"))
-        state = ann.get("/api/state").json
-        assert (state["person"]["name"], state["fixed"], state["people"]) == ("ann", True, [])
-        assert ann.post("/api/person", {"name": "bo"}).status == 403
-        assert ann.get("/api/lead").status == 403
-        links_of(server.labeling, ["ann"])  # as when the server is started again without bo
-        assert Client(server.address).get(f"/?token={tokens['bo']}").status == 403
-        assert Client(server.address).get(f"/?token={tokens['ann']}").status == 200
-        told = bo.get("/api/queue")
-        assert (told.status, told.error) == (
-            403,
-            "your link is not valid any more; ask for a new one",
-        )
-        assert bo.answer(1, "nothing").status == 403
-        assert b"needs your own link" in bo.get("/").content
-        assert ann.get("/api/queue").status == 200
-        kept = server.labeling.keys.session(ann.headers["cookie"].partition("=")[2])
-    assert kept is not None
-    with running(manifest, access="links") as server:  # another link, when invited again
-        assert links_of(server.labeling, ["ann", "bo"])["ann"] == tokens["ann"]
-        again = Client(server.address).get(f"/?token={tokens['bo']}")
-        assert again.status == 403
-    with running(manifest) as server:  # nobody has a link any more
-        assert Client(server.address).get(f"/?token={tokens['ann']}").status == 403
-        cookie = f"{server.labeling.cookie_name}={server.labeling.keys.cookie(kept)}"
-        assert Client(server.address, headers={"cookie": cookie}).get("/api/queue").status == 403
-
-
-def test_new_links_end_the_earlier_ones_and_the_key_is_in_a_file_of_its_own(
+def test_the_key_is_in_a_file_of_its_own_and_without_it_sessions_end(
     manifest: Path, database: Path
 ) -> None:
     key = database.with_name(f"{database.name}.key")
-    with running(manifest, access="links") as server:
-        tokens = links_of(server.labeling, ["ann"])
-        told = Client(server.address).get(f"/?token={tokens['ann']}")
+    with running(manifest) as server:
+        told = Client(server.address).get(f"/?token={server.token}")
         assert "Max-Age=2592000" in told.headers["set-cookie"]
-        ann = Client(server.address).enter(tokens["ann"])
-        old = ann.headers["cookie"].partition("=")[2]
-        project, lead = ann.get("/api/state").json["database"], server.token
+        old, token = server.client("ann").headers["cookie"].partition("=")[2], server.token
     assert key.stat().st_mode & 0o777 == 0o600
-    secret = key.read_text().encode()
-    assert secret not in database.read_bytes()
-    with running(manifest, access="links", new_links=True) as server:
-        new = links_of(server.labeling, ["ann"])
-        for token in (tokens["ann"], lead):
-            assert Client(server.address).get(f"/?token={token}").status == 403
+    assert key.read_text().encode() not in database.read_bytes()
+    key.unlink()
+    with running(manifest) as server:
+        assert Client(server.address).get(f"/?token={token}").status == 403
         cookie = {"cookie": f"{server.labeling.cookie_name}={old}"}
         assert Client(server.address, headers=cookie).get("/api/queue").status == 403
-        ann = Client(server.address).enter(new["ann"])
-        assert ann.get("/api/state").json["database"] == project
 
 
 def test_hosts_of_a_server_for_everybody() -> None:
@@ -165,19 +127,6 @@ def test_hosts_of_a_server_for_everybody() -> None:
         assert hosts.allows(host)
     for host in ("example.org:8000", "user@192.168.1.7:8000", "192.168.1.7:port", "0.0.0.0.a.org"):
         assert not hosts.allows(host)
-
-
-def test_the_name_of_the_start_is_that_of_the_link(manifest: Path) -> None:
-    """Also in a browser in which another person has signed in."""
-    cookie = ""
-    for name, expected in (("ann", "ann"), ("", "ann"), ("bob", "bob"), ("", "bob")):
-        with running(manifest, name=name) as server:
-            client = Client(server.address)
-            client.headers["cookie"] = f"{server.labeling.cookie_name}={cookie}"
-            for _ in range(2):
-                client.enter(server.token)
-            assert client.get("/api/state").json["person"]["name"] == expected
-            cookie = client.headers["cookie"].partition("=")[2]
 
 
 def test_cookies_of_other_programs_do_not_matter(lasting: Running) -> None:

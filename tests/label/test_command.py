@@ -26,11 +26,10 @@ SIZE = (40, 30)
 
 
 def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
-    with command(manifest, "--name", "Ann, of the museum") as one:
+    with command(manifest) as one:
         assert "manifest.label.sqlite" in one.said
         assert "images: 12" in one.said
-        ann = one.client()
-        assert ann.get("/api/state").json["person"]["name"] == "Ann, of the museum"
+        ann = one.client("Ann, of the museum")
         image = ann.queue()[0]
         assert ann.stroke(image, blob(*SIZE)).status == 200
         # A second server is refused, an export is not.
@@ -74,7 +73,7 @@ def test_the_token_is_on_no_command_line(manifest: Path, monkeypatch: pytest.Mon
 def test_no_torch_is_imported_and_the_extra_is_named(manifest: Path) -> None:
     code = (
         "import sys\n"
-        "from preceptor.label import app, proposals\n"
+        "from preceptor.label import app\n"
         "import preceptor.cli.main\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -94,7 +93,7 @@ def test_no_torch_is_imported_and_the_extra_is_named(manifest: Path) -> None:
 
 def test_a_manifest_that_has_changed(manifest: Path) -> None:
     table = pd.read_csv(manifest, keep_default_na=False)
-    with command(manifest, "--labels", "other,unsure") as one:
+    with command(manifest) as one:
         ann = one.client("ann")
         first, second = ann.queue()[:2]
         ann.stroke(first, blob(*SIZE))
@@ -115,7 +114,6 @@ def test_a_manifest_that_has_changed(manifest: Path) -> None:
         assert len(ann.queue()) == 12
         assert len(ann.image(first)["strokes"]) == 2
         assert ann.image(second)["label"] == "new"
-        assert ann.get("/api/state").json["labels"] == ["other", "unsure"]  # they were chosen
 
 
 def test_damaged_and_missing_images_are_passed_over_and_come_back(manifest: Path) -> None:
@@ -133,11 +131,9 @@ def test_damaged_and_missing_images_are_passed_over_and_come_back(manifest: Path
         assert "truncated" in statuses[damaged].error
         assert ann.image(damaged)["problem"] == statuses[damaged].error
         assert len(ann.queue()) == 9
-        problems = ann.get("/api/lead").json["problems"]
-        assert {one["name"] for one in problems} == {image.name for image in images[:3]}
     status = here("label", "status", manifest.with_name("manifest.label.sqlite"))
     assert status.code == 0
-    assert images[0].name in status.out
+    assert all(image.name in status.out for image in images[:3])
     for image in images[:3]:
         image.write_bytes(content)
     with command(manifest) as one:
@@ -152,19 +148,16 @@ def export(database: Path, to: Path) -> None:
 def test_a_killed_server_has_every_acknowledged_stroke(tmp_path: Path) -> None:
     counts = kill_while_people_draw(tmp_path, people=3, kills=2, between=2.0, export=export)
     assert counts["acknowledged"] > 0
-    assert counts["corrections"] > 0
     assert counts["kept"] == counts["exported"] == counts["acknowledged"]
     assert counts["different"] == counts["unknown"] == 0
 
 
 def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
     cases: list[tuple[list[object], str]] = [
-        ([manifest, "--host", "0.0.0.0"], "add --links"),
-        ([manifest, "--host", "203.0.113.7", "--links", "ann"], "--host 203.0.113.7"),
-        ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
-        ([manifest, "--start-from", tmp_path / "a"], "there is no such file or folder"),
-        ([manifest, "--name", "a" * 61], "1 to 60 characters"),
-        ([manifest, "--links", "ann,Ann"], "twice"),
+        ([manifest, "--host", "203.0.113.7"], "--host 203.0.113.7"),
+        ([manifest, "--splits", "a,,b"], "1 to 60 characters"),
+        ([manifest, "--labels", "a" * 61], "1 to 60 characters"),
+        ([manifest, "--labels", "real,Real"], "twice"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),
         ([tmp_path / "gone.csv"], "no such manifest or folder"),
     ]
@@ -172,16 +165,15 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         assert_refused(here("label", *arguments, "--no-open"), [text])
     database = manifest.with_name("manifest.label.sqlite")
     database.unlink(missing_ok=True)
-    for arguments in ((), ("--overlap", 1)):
-        told = here("label", manifest, "--no-open", *arguments, "--overlap-share", 0.2)
-        assert_refused(told, ["--overlap-share", "add --overlap 2"])
-        assert not database.exists()
-    for options in (("--overlap", 2), ("--overlap-share", 0.2), ("--overlap", 3)):
+    told = here("label", manifest, "--no-open", "--labels", "real,fake")
+    assert_refused(told, ["--labels", "a manifest has labels"])
+    assert not database.exists()
+    for options in (("--overlap", 2), ()):
         with command(manifest, *options):
             pass
     with closing(sqlite3.connect(database)) as stored:
-        rows = stored.execute("SELECT key, value FROM settings WHERE key LIKE 'overlap%'")
-        assert dict(rows.fetchall()) == {"overlap": "3", "overlap_share": "0.2"}
+        rows = stored.execute("SELECT value FROM settings WHERE key = 'overlap'")
+        assert rows.fetchall() == [("2",)]
     database.write_bytes(b"text" * 999)
     assert_refused(here("label", manifest, "--no-open"), ["no SQLite database"])
     for use in (["status", manifest], ["export", manifest, "--to", tmp_path / "to"]):

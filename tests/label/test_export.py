@@ -6,7 +6,7 @@ import errno
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from preceptor.annotations import ImportOptions, read_coco, write_import
-from preceptor.cli.data import Format
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.label.db import connect
@@ -39,21 +38,21 @@ def marked(tmp_path: Path) -> dict[str, Any]:
     table["annotated"] = [0] * 5 + [1]
     table["path"] = [str(manifest.parent / path) for path in table["path"]]
     table.to_csv(manifest, index=False)
-    with running(manifest, overlap=2, overlap_share=1.0, classes=("a", "b")) as server:
+    with running(manifest, overlap=2) as server:
         ann, bo = server.client("ann"), server.client("bo")
         names = {image: ann.image(image)["name"] for image in range(1, 7)}
-        ann.stroke(1, FIRST, **{"class": "a"})
-        ann.stroke(1, SECOND, **{"class": "b"})
-        ann.stroke(1, blob(*SIZE, 3), **{"class": "b"})
+        ann.stroke(1, FIRST)
+        ann.stroke(1, SECOND)
+        ann.stroke(1, blob(*SIZE, 3))
         ann.turn(1, "undo", ann.image(1)["strokes"][-1]["uuid"])
-        ann.answer(1, label="plain", certainty=3, seconds=10)
-        bo.stroke(1, FIRST, **{"class": "a"})
-        bo.stroke(1, SECOND, erase=True, **{"class": "a"})
-        bo.answer(1, label="plain", certainty=2, seconds=20)
+        ann.answer(1, seconds=10)
+        bo.stroke(1, FIRST)
+        bo.stroke(1, SECOND, erase=True)
+        bo.answer(1, seconds=20)
         ann.answer(2, "nothing", seconds=5)
-        for image, state in ((3, "cannot_judge"), (4, "skipped")):
-            bo.stroke(image, SECOND, **{"class": "a"})
-            bo.answer(image, state)
+        for image in (3, 4):
+            bo.stroke(image, SECOND)
+        bo.answer(3, "cannot_judge")
     database = manifest.with_name("manifest.label.sqlite")
     return {"database": database, "names": names, "manifest": manifest}
 
@@ -98,8 +97,7 @@ def test_what_was_marked_is_in_the_maps(tmp_path: Path, marked: dict[str, Any]) 
     assert f"/{own.as_posix()}" == one["name"]  # by which data agreement finds an empty map
     assert (mask_of(people / "ann" / own) == (FIRST | SECOND)).all()
     assert (mask_of(people / "bo" / own) == (FIRST & ~SECOND)).all()
-    assert one["answered_label"] == "plain"
-    assert (float(one["annotation_seconds"]), float(one["certainty"])) == (30.0, 2.5)
+    assert float(one["annotation_seconds"]) == 30.0
     assert int(one["annotators"]) == 2
     # Nothing to mark: annotated without a map. Not judged or not answered: not annotated.
     for image, annotated in ((2, True), (3, False), (4, False)):
@@ -123,21 +121,19 @@ def test_what_was_marked_is_in_the_maps(tmp_path: Path, marked: dict[str, Any]) 
     )
 
 
-def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, Any]) -> None:
+def test_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, Any]) -> None:
     database, name = marked["database"], marked["names"][1]
     expected = {
-        ("--class", "b"): SECOND,
         ("--merge", "bo"): FIRST & ~SECOND,
         ("--merge", "majority"): FIRST & ~SECOND,
     }
     for at, (options, mask) in enumerate(expected.items()):
         exported(database, tmp_path / f"out{at}", *options)
         saliency = by_name(tmp_path / f"out{at}")[name]["saliency"]
-        # The mean of two people, of whom one has marks of the class b.
         assert ((decode_map(Path(saliency)) > 0.4) == mask).all(), options
     said = exported(database, tmp_path / "ann", "--merge", "ann")
     assert "without an answer that counts" not in said  # they are not hers
-    for options, text in ((("--class", "c"), "'c'"), (("--merge", "dee"), "'dee'")):
+    for options, text in ((("--merge", "dee"), "'dee'"),):
         told = here("label", "export", database, "--to", tmp_path / "no", *options)
         assert_refused(told, [text, "known: "])
         assert not (tmp_path / "no").exists()
@@ -146,31 +142,17 @@ def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, A
 
 def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
     out = tmp_path / "coco"
-    exported(marked["database"], out, "--format", "coco", "--class", "a")
+    exported(marked["database"], out)
     agreement = here("data", "agreement", out)
     assert agreement.code == 0, agreement
     assert "ann – bo: 1 images" in agreement.out
-    refused = here("label", "export", marked["database"], "--to", tmp_path, "--format", "coco")
-    assert_refused(refused, ["not of a, b; choose one with --class"])
+    told = here("data", "export", "coco", out / "manifest.csv", "--to", out / "coco")
+    assert told.code == 0, told
     imported = read_coco([out / "coco" / "annotations.json"])
-    shapes = {Path(one.name).name: one.annotations for one in imported}
-    found = {name: shapes[marked["names"][name]][0].label for name in (1, 6)}
-    assert found == {1: "a", 6: by_name(out)[marked["names"][6]]["label"]}  # marked before
     again = write_import(
         imported, marked["manifest"].parent, tmp_path / "again", ImportOptions(unmarked="examined")
     )
     assert again.maps >= 1
-    for format_ in get_args(Format):
-        out, again_to = tmp_path / format_, tmp_path / f"{format_} again"
-        if format_ != "coco":
-            exported(marked["database"], out, "--format", format_, "--class", "a")
-        told = here("data", "export", format_, out / "manifest.csv", "--to", again_to)
-        assert told.code == 0, told
-        files = [
-            sorted(one.relative_to(folder) for one in folder.rglob("*") if one.is_file())
-            for folder in (out / format_, again_to)
-        ]
-        assert files[0] == files[1] != []
 
 
 def test_a_folder_of_images_becomes_a_manifest(photos: Path) -> None:
@@ -209,28 +191,25 @@ def test_an_image_that_was_never_readable_does_not_stop_an_export(photos: Path) 
             assert "cannot be read" in refused.error
         assert ann.answer(1, "cannot_judge").status == 200
         assert ann.answer(2, "nothing", label="x").status == 200
-    with closing(connect(database)) as connection:  # as an earlier version has stored it
-        connection.execute("UPDATE answers SET state = 'nothing', label = 'x' WHERE image = 1")
-    said = of_photos(photos, "out")
-    assert "images that were never readable have answers, which are left out (1)" in said
+    of_photos(photos, "out")
     assert set(by_name(photos.with_name("out"))) == {"1.png"}
 
 
-def test_what_cannot_be_added_leaves_no_export(tmp_path: Path, marked: dict[str, Any]) -> None:
-    def full(folder: Path) -> None:
-        (folder / "coco").mkdir()
+def test_a_full_disk_leaves_no_export(
+    tmp_path: Path, marked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    database, to = marked["database"], tmp_path / "out"
+    to = tmp_path / "out"
+    monkeypatch.setattr(Manifest, "write", full)
     with (
-        closing(connect(database, readonly=True)) as connection,
+        closing(connect(marked["database"], readonly=True)) as connection,
         pytest.raises(OSError, match="No space left") as caught,
     ):
-        export_marks(connection, database, to, add_files=full)
+        export_marks(connection, marked["database"], to)
     assert caught.value.filename == str(to)
     assert not list(tmp_path.glob("*out*"))
-    exported(database, to, "--format", "coco", "--class", "b")
-    assert not any(".tmp" in file.read_text() for file in to.rglob("*.json"))
 
 
 def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
@@ -249,7 +228,7 @@ def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict
 def test_labels_of_a_folder_are_those_that_people_chose(photos: Path) -> None:
     """Where they disagree there is none, and never a third class."""
     answers = {"ann": ("real", "fake", "real"), "bo": ("fake", "real", "real")}
-    with running(photos, labels=("real", "fake"), overlap=2, overlap_share=1.0) as server:
+    with running(photos, labels=("real", "fake"), overlap=2) as server:
         for name, labels in answers.items():
             person = server.client(name)
             person.stroke(1, blob(*SIZE, len(name)))
@@ -268,7 +247,7 @@ def test_signs_are_those_of_the_answers(photos: Path) -> None:
     """Not of the merged map, which is empty where two people marked different places."""
     corners = np.zeros((2, *SIZE[::-1]), bool)
     corners[0, :4, :4] = corners[1, -4:, -4:] = True
-    with running(photos, overlap=3, overlap_share=1.0) as server:
+    with running(photos, overlap=3) as server:
         for at, name in enumerate(("ann", "bo", "cy")):
             person = server.client(name)
             for image, people in ((1, 2), (2, 1)):  # who mark it; the others find nothing
@@ -283,17 +262,16 @@ def test_signs_are_those_of_the_answers(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("merge", "sign"), [("mean", "positive"), ("majority", "negative")])
-def test_signs_of_a_class_and_of_half_of_the_people(photos: Path, merge: str, sign: str) -> None:
+def test_signs_of_half_of_the_people(photos: Path, merge: str, sign: str) -> None:
     """A map and its label agree."""
-    with running(photos, overlap=2, overlap_share=1.0, classes=("a", "b")) as server:
+    with running(photos, overlap=2) as server:
         ann, bo = server.client("ann"), server.client("bo")
-        ann.stroke(1, FIRST, **{"class": "a"})
+        ann.stroke(1, FIRST)
         ann.answer(1)
         bo.answer(1, "nothing")
         for person in (ann, bo):
-            person.stroke(2, FIRST, **{"class": "b"})
-            person.answer(2)
-    of_photos(photos, "out", "--class", "a", "--merge", merge)
+            person.answer(2, "nothing")
+    of_photos(photos, "out", "--merge", merge)
     rows = by_name(photos.with_name("out"))
     assert [row["label"] for row in rows.values()] == [sign, "negative"]
     assert [row["saliency"] != "" for row in rows.values()] == [sign == "positive", False]
@@ -301,17 +279,17 @@ def test_signs_of_a_class_and_of_half_of_the_people(photos: Path, merge: str, si
 
 
 def test_a_second_round_keeps_what_the_first_one_has_answered(photos: Path) -> None:
-    with running(photos, labels=("real", "fake"), overlap=2, overlap_share=1.0) as server:
+    with running(photos, labels=("real", "fake"), overlap=2) as server:
         for name in ("ann", "bo"):
             person = server.client(name)
             for image in range(1, 5):
                 person.stroke(image, FIRST)
-                person.answer(image, label="real", certainty=2, seconds=4)
+                person.answer(image, label="real", seconds=4)
     of_photos(photos, "first")
     first, second = photos.with_name("first"), photos.with_name("second")
-    with running(first / "manifest.csv", labels=("real", "fake")) as server:
-        server.client("ann").answer(1, "nothing", label="fake", seconds=1)
+    with running(first / "manifest.csv") as server:
+        server.client("ann").answer(1, "nothing", seconds=1)
     exported(first / "manifest.label.sqlite", second)
-    columns = ["answered_label", "certainty", "annotators", "annotation_seconds"]
+    columns = ["label", "annotators", "annotation_seconds"]
     rows = [tuple(map(str, row[columns])) for row in by_name(second).values()]
-    assert sorted(rows) == [("fake", "", "1", "1.0"), *[("real", "2", "2", "8.0")] * 3]
+    assert sorted(rows) == [("real", "1", "1.0"), *[("real", "2", "8.0")] * 3]

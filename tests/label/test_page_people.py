@@ -1,4 +1,4 @@
-"""Answers, people, tabs, proposals and damaged images on the page, in a real browser."""
+"""Answers, people, tabs and damaged images on the page, in a real browser."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from preceptor.label import queue
-from preceptor.label.db import connect
-from preceptor.label.export import export_marks
-from tests.commands import HANGS
 from tests.label.pages import (
     SHOWN,
     Fit,
@@ -36,7 +30,6 @@ from tests.label.pages import (
     toast,
     write_images,
 )
-from tests.label.serving import box
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -73,7 +66,7 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         def answered(*keys: str) -> tuple[str, list[object]]:
             before = leave(page, *keys)
             rows = server.ask(
-                "SELECT state, answers.label, certainty, seconds > 0 FROM answers "
+                "SELECT state, answers.label, seconds > 0 FROM answers "
                 "JOIN images ON images.id = image WHERE path LIKE ?",
                 f"%{before}",
             )
@@ -86,30 +79,22 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert "label" in toast(page)
         press(page, "1", "0")
         assert "Something is marked" in toast(page)
-        assert answered("Shift+Digit2", "n")[1] == [("marked", "real", 2, 1)]
-        assert answered("2", "0")[1] == [("nothing", "fake", None, 1)]
-        assert answered("c")[1] == [("cannot_judge", None, None, 1)]
-        skipped, said = answered("s")
-        assert said == [("skipped", None, None, 1)]
+        assert answered("n")[1] == [("marked", "real", 1)]
+        assert answered("2", "0")[1] == [("nothing", "fake", 1)]
+        assert answered("c")[1] == [("cannot_judge", None, 1)]
         assert page.locator("#count").inner_text() == "3 of 5"
-        # The end, also after a reload; what was skipped can be looked at again, and answered.
-        page.reload()
-        page.get_by_text("There are images that you have skipped.").wait_for()
-        page.get_by_role("button", name="Look at them again").click()
-        assert other_than(page, "") == skipped
-        assert page.locator("#answered").inner_text() == "Skipped"
+        last = name(page)
         press(page, "1", "0")
         page.get_by_text("1 image cannot be shown: the file is missing or damaged.").wait_for()
         assert "image-4.png: " in page.locator("#card").inner_text()
-        assert page.get_by_role("button", name="Look at them again").count() == 0
         saved(page)
         # Back through what was shown; an answer that is there may be left as it is.
         press(page, "ArrowLeft")
-        assert other_than(page, "") == skipped
+        assert other_than(page, "") == last
         assert page.locator("#answered").inner_text() == "Nothing to mark"
         page.reload()
         page.wait_for_selector(SHOWN)
-        assert name(page) == skipped
+        assert name(page) == last
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -136,39 +121,39 @@ def test_an_image_whose_answer_does_not_fit_is_asked_for_again(
 
         def stored() -> list[tuple[object, ...]]:
             saved(page)
-            return server.ask("SELECT state, label, certainty FROM answers ORDER BY event")
+            return server.ask("SELECT state, label FROM answers ORDER BY number")
 
         first = leave(page, "1", "0")
-        second = leave(page, "2", "Shift+Digit3", "0")
+        second = leave(page, "2", "0")
         leave(page, "ArrowLeft")
-        # A corrected label and certainty are saved at once.
+        # A corrected label is saved at once.
         assert told(page) == ("Nothing to mark", "2 of 3")
-        press(page, "1", "Shift+Digit3")
-        assert stored()[-1] == ("nothing", "real", None)
+        press(page, "1")
+        assert stored()[-1] == ("nothing", "real")
         press(page, "1")  # a label that the answer needs is not taken back
         assert "needs a label" in toast(page)
         press(page, "2")
-        assert stored()[-1] == ("nothing", "fake", None)
+        assert stored()[-1] == ("nothing", "fake")
         # With a mark, the answer does not count; it does once the mark is gone, and comes again.
         drag(page, LINE)
         assert "The answer does not fit the marks any more" in toast(page)
         assert told(page) == ("Answer again", "1 of 3")
-        assert stored() == [("nothing", "real", None)]
+        assert stored() == [("nothing", "real")]
         press(page, "Control+z")
         assert told(page) == ("Nothing to mark", "2 of 3")
         press(page, "Control+y")
         leave(page, "ArrowLeft")
         assert name(page) == first
         leave(page, "n")
-        total = 3  # without the images that are skipped until it comes
+        counted = 1
         while name(page) != second:
-            leave(page, "s")
-            total -= 1
+            leave(page, "c")
+            counted += 1
         page.reload()
         page.wait_for_selector(SHOWN)
-        assert told(page) == ("Answer again", f"1 of {total}")
+        assert told(page) == ("Answer again", f"{counted} of 3")
         leave(page, "n")
-        assert page.locator("#count").inner_text() == f"2 of {total}"
+        assert page.locator("#count").inner_text() == f"{counted + 1} of 3"
         rows = server.ask("SELECT label FROM answers WHERE state = 'marked'")
         assert rows == [("fake",)]
 
@@ -223,139 +208,6 @@ def test_people_do_not_see_each_other_and_take_no_marks(browser: Browser, tmp_pa
         sign_in(ada, "Ada")
         saved(ada)
         assert (server.ask(count, "Ada"), server.ask(count, "Mary")) == ([(2,)], [(0,)])
-
-
-def test_the_second_tab_is_told_and_may_take_over(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ALIVE", HANGS)
-    with (
-        served(images(tmp_path, 3), tmp_path) as server,
-        opened(browser, server, image=None, may_say=FAILED) as first,
-    ):
-        # Its signs of life, every ten seconds, would tell it of the second tab before it saves.
-        first.add_init_script("window.setInterval = () => 0;")
-        first.goto(server.place())
-        first.wait_for_selector(SHOWN)
-        image = name(first)
-        drag(first, LINE)
-        saved(first)
-        expected = server.mask(image)
-        second = another_tab(first.context, server, "Ada", image, FAILED)
-        banner = "This image is open in another tab of yours."
-        second.get_by_text(banner).wait_for()
-        drag(second, [FIT.page(20, 120), FIT.page(180, 120)])
-        press(second, "Control+z")
-        saved(second)
-        np.testing.assert_array_equal(server.mask(image), expected)
-
-        second.get_by_role("button", name="Work on it here").click()
-        second.get_by_text(banner).wait_for(state="hidden")
-        press(second, "Control+z")
-        saved(second)
-        assert not server.mask(image).any()
-        # The first one notices when it wants to save; its stroke is kept until it takes over.
-        drag(first, LINE)
-        first.get_by_text(banner).wait_for()
-        assert first.locator("#save-words").inner_text() == "1 change not saved"
-        assert not server.mask(image).any()
-        first.get_by_role("button", name="Work on it here").click()
-        saved(first)
-        np.testing.assert_array_equal(server.mask(image), expected)
-        assert second.said == []  # type: ignore[attr-defined]
-
-
-def given(folder: Path, *names: str) -> tuple[Path, Mask]:
-    """Manifest with a map of images below a folder: a box with a hole."""
-    mask = box(60, 30, 90, 80, (WIDTH, HEIGHT)) & ~box(90, 60, 10, 20, (WIDTH, HEIGHT))
-    Image.fromarray(mask).save(folder / "map.png")
-    rows = [f"images/{name},real,map.png\n" for name in names]
-    (folder / "maps.csv").write_text("".join(["path,label,saliency\n", *rows]))
-    return folder / "maps.csv", mask
-
-
-def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 2)
-    maps, mask = given(tmp_path, "image-0.png", "image-1.png")
-    with served(folder, tmp_path, start_from=maps) as server, opened(browser, server) as page:
-        offer = page.locator("#offer")
-        assert "a proposal" in offer.inner_text()
-        first, seen = name(page), canvas(page)
-        assert not server.mask(first).any()
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask(first), mask)
-        assert offer.is_hidden()
-        press(page, "e")
-        drag(page, LINE)
-        page.mouse.move(1200, 500)
-        saved(page)
-        np.testing.assert_array_equal(server.mask(first), mask & ~line(page))
-        rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
-        assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
-        leave(page, "n")
-        second = name(page)
-        assert server.ask("SELECT proposal IS NULL FROM answers") == [(0,)]
-        # Undone, it is offered again; hidden, it is not.
-        assert canvas(page) == seen
-        press(page, "a", "Control+z")
-        assert canvas(page) == seen
-        saved(page)
-        assert not server.mask(second).any()
-        offer.get_by_role("button", name="Hide").click()
-        assert offer.is_hidden()
-        assert canvas(page) != seen
-
-
-def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_path: Path) -> None:
-    """From a folder of masks to the table of corrections."""
-    folder = images(tmp_path, 2)
-    ramp = np.repeat(np.linspace(0, 255, WIDTH).round().astype(np.uint8)[None], HEIGHT, 0)
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for number in range(2):
-        Image.fromarray(ramp).save(masks / f"image-{number}.png")
-    cut = {level: ramp >= 2.55 * level for level in (50, 80)}
-    with (
-        served(folder, tmp_path, start_from=masks, classes=("iris", "lid")) as server,
-        opened(browser, server, "Ada", "image-0.png") as page,
-    ):
-        wide = canvas(page)
-        assert page.locator("#level-value").text_content() == "50 %"
-        page.locator("#level").fill("80")
-        page.wait_for_function(
-            "() => document.getElementById('level-value').textContent === '80 %'"
-        )
-        assert canvas(page) != wide
-        page.locator("#stage").focus()
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask("image-0.png"), cut[80])
-        drag(page, LINE)
-        page.mouse.move(1200, 500)
-        saved(page)
-        final = cut[80] | line(page)
-        np.testing.assert_array_equal(server.mask("image-0.png"), final)
-        leave(page, "n")
-        # The second image was loaded ahead, before the level was changed.
-        page.wait_for_function(
-            "() => document.getElementById('level-value').textContent === '80 %'"
-        )
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask("image-1.png"), cut[80])
-        page.reload()
-        assert page.evaluate("JSON.parse(localStorage['preceptor-label-settings']).level") == 80
-    export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
-    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
-    assert row["seconds"] > 0
-    assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
-    added = int((final & ~cut[80]).sum())
-    assert (row["proposed"], row["added"], row["removed"]) == (cut[80].sum(), added, 0)
-    database = connect(server.database, readonly=True)
-    export_marks(database, server.database, tmp_path / "lids", classes=["lid"])
-    (row,) = pd.read_csv(tmp_path / "lids" / "corrections.csv").to_dict("records")
-    assert (row["added"], row["removed"]) == (0, cut[80].sum())  # all was drawn as iris
 
 
 def test_changes_that_are_refused_are_told_and_asked_for_again(

@@ -1,4 +1,4 @@
-"""Sessions on the page: outages, links, reservations, times and Progress, in a real browser."""
+"""Sessions on the page: outages, links, reservations and times, in a real browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from preceptor.label import queue
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -118,10 +117,7 @@ def test_strokes_outlive_the_server_and_the_tab(
         np.testing.assert_array_equal(server.mask(image), line(again, 0, 1, 3))
 
 
-def test_answers_outlive_the_tab_and_count(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ALIVE", 0.0)  # a tab that crashes does not say that it is closed
+def test_answers_outlive_the_tab_and_count(browser: Browser, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
     with served(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
         answered = {leave(page, "0")}
@@ -159,7 +155,7 @@ def test_strokes_wait_while_the_disk_is_full(
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
         drag(page, LINES[1])
         page.get_by_text("Not saved: the disk is full").wait_for()
-        press(page, "s")
+        press(page, "c")
         page.wait_for_function(OTHER, arg=image)
         second = name(page)
         drag(page, LINES[2])
@@ -172,7 +168,7 @@ def test_strokes_wait_while_the_disk_is_full(
         saved(page)
         np.testing.assert_array_equal(server.mask(image), line(page, 0, 1))
         np.testing.assert_array_equal(server.mask(second), line(page, 2))
-        assert server.ask("SELECT state FROM answers") == [("skipped",)]
+        assert server.ask("SELECT state FROM answers") == [("cannot_judge",)]
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>Sign in</html>"), (404, "{}")])
@@ -256,11 +252,11 @@ def test_links_to_images(browser: Browser, images: Path, tmp_path: Path) -> None
         shows("0.png")
         press(page, "ArrowLeft")
         shows("1.png")
-        page.locator("#to-lead").click()  # Progress would cover the image
-        page.locator("#lead").wait_for()
+        press(page, "g")  # the sheet would cover the image
+        page.locator("#sheet").wait_for()
         page.goto(server.place("0.png"))
         shows("0.png")
-        assert page.locator("#lead").is_hidden()
+        assert page.locator("#sheet").is_hidden()
         for link in ("#99999", "#stage", "#"):  # links that lead nowhere
             page.evaluate("(link) => { location.hash = link; }", link)
             stays("0.png", "The image is not here")
@@ -287,7 +283,7 @@ def test_the_next_images_stay_reserved_while_a_person_works(
     browser: Browser, images: Path, tmp_path: Path
 ) -> None:
     later = Later()
-    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+    with running(images) as one, contextlib.ExitStack() as stack:
         one.labeling.claims._clock = later
         server = Served(one.labeling.database.path, one.address, one.token)
         page = stack.enter_context(opened(browser, server, image=None))
@@ -329,7 +325,7 @@ def test_images_that_are_reserved_for_others_are_told_and_come_back(
     browser: Browser, tmp_path: Path
 ) -> None:
     images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
-    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+    with running(images) as one, contextlib.ExitStack() as stack:
         server = Served(one.labeling.database.path, one.address, one.token)
         ada = stack.enter_context(opened(browser, server))
         while len(one.labeling.claims.images(0)) < 4:  # the images that somebody has
@@ -366,12 +362,12 @@ def timed(browser: Browser, images: Path, tmp_path: Path) -> Iterator[tuple[Serv
         page.goto(server.place())
         page.wait_for_selector(SHOWN)
         page.clock.pause_at(NOON)
-        leave(page, "s")
+        leave(page, "c")
         yield server, page
 
 
 def seconds(server: Served) -> list[float]:
-    rows = server.ask("SELECT seconds FROM answers WHERE state != 'skipped' ORDER BY event")
+    rows = server.ask("SELECT seconds FROM answers WHERE state = 'nothing' ORDER BY number")
     return [row[0] for row in rows]
 
 
@@ -393,7 +389,7 @@ def test_of_a_pause_without_input_one_minute_counts(timed: tuple[Served, Page]) 
 def test_the_time_in_which_a_dialog_is_open_does_not_count(timed: tuple[Served, Page]) -> None:
     server, page = timed
     page.clock.fast_forward(10_000)
-    page.locator("#to-lead").click()
+    press(page, "g")
     page.clock.fast_forward(20_000)
     page.mouse.move(600, 300)
     page.clock.fast_forward(20_000)

@@ -79,7 +79,7 @@ def test_levels_are_automatic_for_gray_images_and_can_be_dragged(
     assert pages.canvas(page) != picture
     press(page, "m", "Control+z")
     saved(page)
-    assert [tool for tool, _, _ in server.strokes("slice.png")] == ["brush"]
+    assert [tool for tool, _ in server.strokes("slice.png")] == ["brush"]
 
 
 def test_a_whole_mark_is_filled_grown_shrunk_and_smoothed(page: Page, server: Served) -> None:
@@ -139,21 +139,25 @@ def test_the_tolerance_of_the_wand_changes_under_the_pointer(page: Page, server:
 
 
 def test_zoom_and_brush_stay_over_a_series_and_the_color_is_chosen(
-    page: Page, server: Served
+    browser: Browser, server: Served
 ) -> None:
-    show(page, server, "b.png")
+    with pages.opened(browser, server, "Mary", "b.png") as page:
+        zoom_and_brush(page, server)
+
+
+def zoom_and_brush(page: Page, server: Served) -> None:
     page.mouse.move(600, 400)
     page.mouse.wheel(0, -400)
     scale, point = FIT.scale * np.exp(0.5), FIT.image(600, 400)
     press(page, "l")
     page.locator("[data-color='4']").click()
-    pages.leave(page, "s")
+    pages.leave(page, "c")
     drag(page, [(600, 400)])
     page.mouse.move(1200, 500)
     saved(page)
     radius = int(page.locator("#size-value").inner_text().split()[0]) / scale / 2
     np.testing.assert_array_equal(
-        server.mask(pages.name(page)), pages.brushed(*SIZE, [point], [radius])
+        server.mask(pages.name(page), "Mary"), pages.brushed(*SIZE, [point], [radius])
     )
     page.evaluate(pages.DRAWN)
     color = """() => [...document.getElementById("marks").getContext("2d")

@@ -1,18 +1,17 @@
-"""The queue: whom images are handed out to, in which order, and the figures of the lead."""
+"""The queue: whom images are handed out to, in which order, and the state."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from preceptor.errors import InputError
 from preceptor.label.app import prepare
+from preceptor.label.queue import count_reserved
 from preceptor.label.sources import find_source
 from tests.commands import here
 from tests.datasets import squares
@@ -46,35 +45,28 @@ def test_without_overlap_everybody_has_other_images(tmp_path: Path) -> None:
 
 def test_images_of_the_overlap_are_marked_by_several(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 30, "val": 10}, size=SIZE)
-    with running(manifest, overlap=2, overlap_share=0.4) as server:
+    with running(manifest, overlap=2) as server:
         counts: Counter[int] = Counter()
         for name in ("ann", "bo", "cy"):
             counts.update(answer_all(server.client(name), box(3, 3, 5, 5)))
-        rows = server.labeling.database.reading.execute("SELECT id FROM images WHERE overlap = 1")
-        shared = {row["id"] for row in rows}
-        assert 4 <= len(shared) <= 28
-        assert counts == {image: 1 + (image in shared) for image in range(1, 41)}
+        assert counts == dict.fromkeys(range(1, 41), 2)
     # More people are asked for: what is answered counts.
-    with running(manifest, overlap=3, overlap_share=0.4) as server:
-        assert set(answer_all(server.client("dee"), None)) == shared
+    with running(manifest, overlap=3) as server:
+        assert sorted(answer_all(server.client("dee"), None)) == list(range(1, 41))
 
 
-def test_skipped_and_begun_images_between_two_people(manifest: Path) -> None:
+def test_an_image_of_two_people_is_handed_out_once(manifest: Path) -> None:
     with running(manifest) as server:
         ann, bo = server.client("ann"), server.client("bo")
         mine = [one["id"] for one in ann.get("/api/queue?count=6").json["images"]]
         assert sorted(mine + bo.queue()) == list(range(1, 13))
-        first = mine[0]
-        ann.answer(first, "skipped")
-        assert first not in ann.queue()
-        assert ann.queue("&skipped=1") == [first]
-        assert first in bo.queue()
-        bo.answer(first, "nothing")
+        bo.answer(mine[0], "nothing")
         assert ann.get("/api/state").json["totals"] == {
             "images": 12,
             "done": 1,
             "mine_done": 0,
             "mine_open": 11,  # bo has 6 of them at present
+            "examined": 1,
         }
 
 
@@ -86,20 +78,20 @@ def test_a_closed_tab_gives_back_what_is_not_begun(manifest: Path) -> None:
         def turn(image: int, tab: str, **more: object) -> int:
             """Open or close an image of ann in a tab; the number that bo cannot have then."""
             assert ann.post(f"/api/images/{image}/open", {"tab": tab, **more}).status == 200
-            told = bo.get("/api/queue?count=24&skipped=1")
-            return int(told.json["reserved"])
+            number = bo.get("/api/state").json["person"]["id"]
+            labeling = server.labeling
+            return count_reserved(labeling.database.reading, number, labeling.claims)
 
         turn(first, "tab-1")
         assert ann.stroke(first, blob(*SIZE)).status == 200
-        assert turn(second, "tab-2") == 12
-        assert turn(first, "tab-1", close=True) == 12
-        assert turn(second, "tab-2", close=True) == 1
+        assert turn(second, "tab-1") == 12
+        assert turn(second, "tab-1", close=True) == 1
         assert len(bo.queue()) == 11
 
 
 def test_an_image_that_is_looked_at_again_takes_no_second_place(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
-    with running(manifest, overlap=2, overlap_share=1.0) as server:
+    with running(manifest, overlap=2) as server:
         ann, bo = server.client("ann"), server.client("bo")
         for image in (1, 2):
             assert ann.answer(image, "nothing").status == 200
@@ -113,55 +105,27 @@ def test_an_image_that_is_looked_at_again_takes_no_second_place(tmp_path: Path) 
         assert me in claims._until[2]
 
 
-def test_the_agreement_of_two_people_is_by_class(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
-    with running(manifest, overlap=2, overlap_share=1.0, classes=("iris", "pupil")) as server:
-        ann, bo = server.client("ann"), server.client("bo", tab="other")
-        for image, his in zip(ann.queue(), ("pupil", "iris"), strict=True):
-            for one, name in ((ann, "iris"), (bo, his)):
-                assert one.stroke(image, box(10, 5, 10, 10), **{"class": name}).status == 200
-                assert one.answer(image).status == 200
-        (pair,) = ann.get("/api/lead").json["pairs"]
-        assert (pair["images"], pair["dice"], pair["iou"]) == (2, 0.5, 0.5)  # of 0 and 1
-
-
-def test_the_lead_sees_agreement_and_times(tmp_path: Path) -> None:
+def test_the_state_is_printed(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 4}, size=SIZE)
-    with running(manifest, overlap=2, overlap_share=1.0) as server:
-        ann, bo = server.client("ann"), server.client("bo")
-        marked, empty = ann.queue()[:2]
-        for client, x in ((ann, 0), (bo, 5)):
-            client.stroke(marked, box(x, 0, 10, 10))
+    with running(manifest, overlap=2) as server:
+        for name in ("ann", "bo"):
+            client = server.client(name)
+            marked, empty = client.queue()[:2]
+            client.stroke(marked, box(0, 0, 10, 10))
             client.answer(marked, seconds=90)
             client.answer(empty, "nothing", seconds=90)
-        numbers = ann.get("/api/lead").json
-        (pair,) = numbers["pairs"]
-        assert (pair["a"], pair["b"], pair["images"], pair["empty"]) == ("ann", "bo", 2, 1)
-        assert pair["dice"] == 0.5
-        assert pair["iou"] == pytest.approx(1 / 3, abs=1e-4)
-        assert numbers["people"][0]["minutes"] == 1.5
-        assert sum(one["images"] for one in numbers["sources"]) == 4
-        assert sum(one["done"] for one in numbers["sources"]) == 2
-        assert {one["minutes"] for one in numbers["sources"] if one["done"]} == {1.5}
-        # A mark that changes afterwards changes the agreement.
-        assert bo.stroke(marked, box(0, 0, 5, 10)).status == 200
-        assert ann.get("/api/lead").json["pairs"][0]["dice"] == pytest.approx(0.8)
     text = here("label", "status", manifest.with_name("manifest.label.sqlite")).out
-    assert "2 of 4 images done, 3 strokes" in text
-    for word in ("0.80", "bo", "1.50"):
+    assert "2 of 4 images done, 2 strokes" in text
+    for word in ("ann", "bo", "1.50"):
         assert word in text
 
 
-def test_the_order_by_source_and_a_place_that_moves(tmp_path: Path) -> None:
+def test_a_place_that_moves(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 12}, size=SIZE)
-    table = pd.read_csv(manifest).assign(source=["b", "a", "c"] * 4)
-    table.to_csv(manifest, index=False)
-    with running(manifest, order="source") as server:
+    with running(manifest) as server:
         ann = server.client("ann")
-        rows = server.labeling.database.reading.execute("SELECT id, source FROM images")
-        sources: dict[Any, Any] = dict(map(tuple, rows))
         images = ann.queue()
-        assert [sources[one] for one in images] == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+        assert images != sorted(images)
         version = ann.image(images[0])["version"]
         ann.answer(images[0], "nothing")
     shutil.move(tmp_path / "data", tmp_path / "moved")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
+from preceptor.label.queue import figures
 from tests.label.fuzzing import fuzz
 from tests.label.serving import HANGS, Client, Running, blob, box, stroke_of
 
@@ -29,12 +30,18 @@ def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
     assert ann.get("/api/state").json["person"] is None
     assert ann.get("/api/queue").status == ann.stroke(1, blob(*SIZE)).status == 403  # no name
     chosen = ann.post("/api/person", {"name": " Ann "}).json["person"]
-    assert chosen == {"id": 1, "name": "Ann", "lead": True}
+    assert chosen == {"id": 1, "name": "Ann"}
     state = ann.get("/api/state").json
     assert state["person"] == chosen
     assert state["people"] == ["Ann"]
-    assert state["labels"] == ["marked", "plain"]
-    assert state["totals"] == {"images": 12, "done": 0, "mine_done": 0, "mine_open": 12}
+    assert state["labels"] == []
+    assert state["totals"] == {
+        "images": 12,
+        "done": 0,
+        "mine_done": 0,
+        "mine_open": 12,
+        "examined": 0,
+    }
 
 
 def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> None:
@@ -50,7 +57,7 @@ def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> N
     x, y, w, h = (stroke[key] for key in "xywh")
     again[y : y + h, x : x + w] = decode_runs(from_text(stroke["runs"]), w * h).reshape(h, w)
     assert (again == mask).all()
-    assert (stroke["tool"], stroke["class"], stroke["erase"]) == ("brush", "evidence", False)
+    assert (stroke["tool"], stroke["erase"]) == ("brush", False)
     assert ann.post(path, body | {"seconds": 9.0}).status == 409
     assert ann.post(f"/api/images/{other}/strokes", body).status == 409
     bo = server.client("bo")
@@ -94,16 +101,16 @@ def test_an_answer_fits_the_marks(server: Running) -> None:
     assert "nothing is marked" in ann.answer(first).error
     ann.stroke(first, blob(*SIZE))
     assert "something is marked" in ann.answer(first, "nothing").error
-    assert ann.answer(first, label="plain", certainty=2).status == 200
+    assert ann.answer(first).status == 200
     assert ann.answer(second, "nothing").status == 200
     answer = ann.image(first)["answer"]
-    assert (answer["state"], answer["label"], answer["certainty"]) == ("marked", "plain", 2)
+    assert (answer["state"], answer["label"]) == ("marked", None)
     assert answer["seconds"] == 3.5
     assert first not in ann.queue()
     assert ann.queue("&before=0") == [second, first]
     assert ann.queue(f"&before={second}") == [first]
     totals = ann.get("/api/state").json["totals"]
-    assert totals == {"images": 12, "done": 2, "mine_done": 2, "mine_open": 10}
+    assert totals == {"images": 12, "done": 2, "mine_done": 2, "mine_open": 10, "examined": 2}
     # Marks that are erased are nothing to mark.
     ann.stroke(third, box(3, 3, 5, 5))
     ann.stroke(third, box(3, 3, 5, 4), erase=True)
@@ -113,13 +120,13 @@ def test_an_answer_fits_the_marks(server: Running) -> None:
     assert ann.answer(third, "nothing").status == 200
 
 
-def stored(client: Client) -> tuple[int, int, int, int]:
+def stored(server: Running, client: Client) -> tuple[int, int, int, int]:
     """Answers of ann that count: finished images; marked, nothing to mark; own ones."""
-    lead = client.get("/api/lead").json
-    (one,) = [one for one in lead["people"] if one["name"] == "ann"]
+    numbers = figures(server.labeling.database.reading)
+    (one,) = [one for one in numbers["people"] if one["name"] == "ann"]
     totals = client.get("/api/state").json["totals"]
-    assert totals["done"] == lead["done"]
-    return lead["done"], one["marked"], one["nothing"], totals["mine_done"]
+    assert totals["done"] == numbers["done"]
+    return numbers["done"], one["marked"], one["nothing"], totals["mine_done"]
 
 
 def newest(client: Client, image: int) -> str:
@@ -129,37 +136,34 @@ def newest(client: Client, image: int) -> str:
 def test_an_answer_does_not_count_while_it_does_not_fit_the_marks(server: Running) -> None:
     ann = server.client("ann")
     image, other = ann.queue()[:2]
-    ann.answer(image, "nothing", label="plain", certainty=2)
+    ann.answer(image, "nothing")
     ann.answer(other, "nothing")
     before = ann.image(image)["answer"]
-    assert stored(ann) == (2, 0, 2, 2)
+    assert stored(server, ann) == (2, 0, 2, 2)
     ann.stroke(image, blob(*SIZE))
-    assert stored(ann) == (1, 0, 1, 1)
+    assert stored(server, ann) == (1, 0, 1, 1)
     assert image in ann.queue()
     assert image not in server.client("bo").queue()  # kept for the person
     # It is what it was, once the marks are as they were.
     ann.turn(image, "undo", newest(ann, image))
-    assert stored(ann) == (2, 0, 2, 2)
+    assert stored(server, ann) == (2, 0, 2, 2)
     assert ann.image(image)["answer"] == before
     assert image not in ann.queue()
     assert ann.queue("&before=0") == [other, image]
     ann.turn(image, "redo", newest(ann, image))
     assert ann.image(image)["answer"] == before  # the page compares it with the marks
     ann.answer(image, "marked")
-    assert stored(ann) == (2, 1, 1, 2)
+    assert stored(server, ann) == (2, 1, 1, 2)
     bo = server.client("bo", tab="other")
     bo.stroke(image, blob(*SIZE))
     bo.answer(image)
-    assert len(ann.get("/api/lead").json["pairs"]) == 1
     ann.turn(image, "undo", newest(ann, image))
-    assert stored(ann) == (2, 0, 1, 1)  # bo has finished it
-    assert ann.get("/api/lead").json["pairs"] == []
-    for state in ("cannot_judge", "skipped"):  # these do not depend on marks
-        ann.answer(image, state)
-        ann.turn(image, "redo", newest(ann, image))
-        ann.turn(image, "undo", newest(ann, image))
-        assert ann.image(image)["answer"]["state"] == state
-        assert stored(ann)[3] == 1 + (state == "cannot_judge")
+    assert stored(server, ann) == (2, 0, 1, 1)  # bo has finished it
+    ann.answer(image, "cannot_judge")  # this does not depend on marks
+    for what in ("redo", "undo"):
+        ann.turn(image, what, newest(ann, image))
+        assert ann.image(image)["answer"]["state"] == "cannot_judge"
+        assert stored(server, ann)[3] == 2
 
 
 def test_the_picture_is_the_image(lasting: Running) -> None:
@@ -169,7 +173,6 @@ def test_the_picture_is_the_image(lasting: Running) -> None:
     assert told.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(told.content)).size == SIZE
     assert ann.send("GET", path, headers={"if-none-match": told.headers["etag"]}).status == 304
-    assert ann.get(path.replace("whole", "tiles/0/0/0")).status == 404
     assert ann.get("/api/images/99/whole").status == 404
 
 
@@ -177,7 +180,6 @@ WRONG: dict[str, list[Any]] = {
     "uuid": ["x", None, "A" * 36],
     "tab": ["", "a b", 1],
     "tool": ["pen", []],
-    "class": ["other", {}],
     "erase": [0, None],
     "x": [-1, 40, 1.0, True, "1"],
     "w": [0, 10**30],
@@ -185,14 +187,11 @@ WRONG: dict[str, list[Any]] = {
     "runs": ["", "AQ", "ÄÄ", None, "AAAA"],
     "started": ["yesterday", "2026", "9" * 40, "0001-01-01T00:00:00+23:00"],
     "seconds": [-1, "1", None, True],
-    "proposal": [1, -1, "1"],
 }
 WRONG_ANSWER: dict[str, list[Any]] = {
     "state": ["done", None],
     "label": ["other", 1],
-    "certainty": [0, 4, 1.5],
     "seconds": [-1, "x"],
-    "proposal": [7],
     "tab": [None],
 }
 

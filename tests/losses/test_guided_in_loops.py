@@ -6,15 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES, EVIDENCE_DISTANCES
 from preceptor.losses.guidance import (
     GuidanceBatch,
@@ -25,9 +22,6 @@ from preceptor.losses.guidance import (
 from preceptor.losses.guided import GuidedLoss, inconsistency
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.training.run import train
-from tests.datasets import SHORT, squares
-from tests.training.small_runs import small
 
 EVERY: list[Any] = [*DISTANCES, *EVIDENCE_DISTANCES, {"l2": 0.5, "cells": 0.5}]
 CLASSES = ("plain", "marked")
@@ -243,27 +237,3 @@ def test_both_predictions_have_a_gradient_where_an_image_was_changed() -> None:
     for leaf in (one, other):
         assert leaf.grad is not None
         assert leaf.grad.abs().sum(1).gt(0).tolist() == [True, False, True]
-
-
-def test_a_training_lowers_the_divergence_and_needs_two_versions(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data")
-
-    def last(weight: float, epochs: int = 4) -> pd.Series:
-        training = SHORT | {
-            "epochs": epochs,
-            "optimizer": "adamw",
-            "lr": 0.003,
-            "consistency": weight,
-            "augmentation": {"outside": "noise", "outside_rate": 1.0},
-        }
-        run = train(small(manifest, alpha=0.9, training=training), tmp_path / "runs")
-        return pd.read_csv(run.folder / "metrics.csv").iloc[-1]
-
-    weak, strong = last(1e-6), last(10.0)
-    assert 0 < strong["inconsistency"] < 0.5 * weak["inconsistency"]
-    total = 0.1 * strong["guidance"] * strong["guided"] / strong["images"]
-    total += 0.9 * strong["classification"] + 10 * strong["inconsistency"]
-    assert strong["loss"] == pytest.approx(total, rel=1e-4)
-    assert "inconsistency" not in last(0.0, 1)
-    with pytest.raises(ValidationError, match=r"augmentation\.outside is none: there are no two"):
-        Training(consistency=0.1)

@@ -147,7 +147,7 @@ def test_a_record_that_lacks_a_value_is_named(tmp_path: Path) -> None:
     [
         ("test_byobnet", {"distance": "kl", "cam_class": "predicted", "head": "sigmoid"}),
         ("test_resnet", {"distance": "dice", "cam_source": "cyborg", "clip": 1.0}),
-        ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "noise", "blur": 0.5}}),
+        ("test_resnet", {"augmentation": {"outside": "noise", "blur": 0.5}}),
     ],
 )
 def test_no_step_of_a_training_waits(

@@ -202,7 +202,6 @@ def test_a_method_goes_on_with_its_scale_and_its_layers(
         "method": method,
         "optimizer": "adamw",
         "augmentation": {"flip": True, "outside": "mean"},
-        "consistency": 0.1,
         "clip": 1.0,
     }
     config = config_of(manifest, {}, training=own)

@@ -270,7 +270,6 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
                 "augmentation": changes,
                 "schedule": "one_cycle",
                 "clip": 1.0,
-                "consistency": 0.1,
             }
         )
         config = small(manifest, training=training, alpha=0.1)

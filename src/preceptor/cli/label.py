@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from preceptor.cli.data import Format
-from preceptor.cli.options import Commands, LabelOrder, Number, RunByDefault, counting, needing
+from preceptor.cli.options import Commands, RunByDefault, counting, needing
 from preceptor.errors import InputError, is_control, listed
 from preceptor.utils.process import bulk_import
 from preceptor.utils.text import print_table
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from preceptor.label.app import Prepared
-    from preceptor.label.calls import Access
 
 
 label = Commands(
@@ -32,26 +29,14 @@ label = Commands(
 @label.command()
 def run(
     source: Annotated[Path, typer.Argument(metavar="MANIFEST|FOLDER")],
-    name: str = "",
-    classes: Annotated[str | None, typer.Option(show_default="evidence")] = None,
+    quick: Annotated[bool, typer.Option("--quick")] = False,
     labels: str | None = None,
     splits: str | None = None,
     host: str = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
-    links: str | None = None,
-    new_links: Annotated[bool, typer.Option("--new-links")] = False,
     allow_host: list[str] | None = None,
     overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
-    overlap_share: Annotated[
-        float | None, Number(min=0, max=1, show_default="1 with --overlap")
-    ] = None,
-    order: Annotated[LabelOrder | None, typer.Option(show_default="random")] = None,
-    proposals_on_evaluation: Annotated[
-        bool | None, typer.Option(show_default="no-proposals-on-evaluation")
-    ] = None,
-    start_from: Path | None = None,
-    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     database: Path | None = None,
 ) -> None:
     """Serve the page on which images are marked.
@@ -61,53 +46,33 @@ def run(
 
     Args:
         source: Manifest, or folder of images.
-        name: Your name (default: chosen on the page).
-        classes: Classes of marks, separated by commas.
+        quick: One click on the evidence of each image, instead of outlines.
         labels: Labels among which people choose, separated by commas (default: those of the
             manifest).
         splits: Splits whose images are marked, separated by commas (default: all).
-        host: Address of the page; one for other machines needs --links.
+        host: Address of the page; 0.0.0.0 = all of this machine, for other people.
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
-        links: Names, separated by commas; each person gets a link.
-        new_links: Replace all links; earlier links and their sessions become invalid.
         allow_host: Additional host name of this server. Repeatable.
-        overlap: Number of people who mark each image of the overlap.
-        overlap_share: Share of the images in the overlap.
-        order: Order of the images.
-        proposals_on_evaluation: Whether validation and test images have proposals, too.
-        start_from: Maps that are proposed for correction: a map store of preceptor annotate, a
-            manifest with maps, a folder of masks, or a model folder (its decision maps).
-        seed: Random seed of the order and the overlap.
+        overlap: Number of people who mark each image.
         database: Database (default: NAME.label.sqlite beside the manifest).
     """
     with needing("web", "label"):
         from preceptor.deploy.http_server import serve
         from preceptor.label.app import application
-    from preceptor.deploy.http import Hosts, address_of, is_local
-    from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
+    from preceptor.deploy.http import Hosts, address_of
+    from preceptor.label.app import labeling_of, listen_as_before, prepare
     from preceptor.label.db import serving
     from preceptor.label.sources import find_source, rows_of
     from preceptor.utils.process import return_freed_memory
 
     return_freed_memory()
     given = {
-        "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
-        "order": order,
-        "proposals_on_evaluation": proposals_on_evaluation,
-        "seed": seed,
         "overlap": overlap,
-        "overlap_share": overlap_share,
         "splits": _names("--splits", splits),
     }
     stated = {key: value for key, value in given.items() if value is not None}
-    invited = _names("--links", links) or ()
-    if not is_local(host) and not invited:
-        raise InputError(f"--host {host}: others can reach this page; add --links")
-    if start_from is not None and not start_from.exists():
-        raise InputError(f"--start-from {start_from}: there is no such file or folder; correct it")
-    own = _name("--name", name) if name else ""
     origin = find_source(source)
     path = database or origin.database
     # Beside the database, as the key is: not every browser may read the folder of temporary files.
@@ -118,19 +83,14 @@ def run(
         prepared = prepare(path, origin, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
-        access: Access = "links" if invited else "local"
-        labeling = labeling_of(
-            prepared, hosts, access, own, start_from=start_from, new_links=new_links
-        )
+        labeling = labeling_of(prepared, hosts, quick=quick)
         try:
             _tell(prepared)
             if taken is not None:
                 what = f"note: port {taken} of the last start is taken; marks that a browser could"
                 print(f"{what} not save then are saved after a start at that port")
             base = address_of(host, hosts.port)
-            link = f"{base}?token={labeling.keys.lead_token}"
-            for person, token in (links_of(labeling, invited) if invited else {}).items():
-                print(f"{person}: {base}?token={token}")
+            link = f"{base}?token={labeling.keys.token}"
             print(f"open {link}", flush=True)
             if opens:
                 import threading
@@ -169,26 +129,19 @@ def _names(option: str, text: str | None) -> tuple[str, ...] | None:
     """Different names, separated by commas."""
     if text is None:
         return None
-    names = tuple(_name(option, name) for name in text.split(","))
+    names = tuple(name.strip() for name in text.split(","))
+    if any(not 1 <= len(name) <= 60 or any(map(is_control, name)) for name in names):
+        raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{option} {text!r}: a name occurs twice")
     return names
-
-
-def _name(option: str, text: str) -> str:
-    name = text.strip()
-    if not 1 <= len(name) <= 60 or any(map(is_control, name)):
-        raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
-    return name
 
 
 @label.command("export")
 def label_export(
     database: Path,
     to: Annotated[Path, typer.Option()],
-    format_: Annotated[Format | None, typer.Option("--format")] = None,
     merge: str = "mean",
-    class_: Annotated[list[str] | None, typer.Option("--class")] = None,
 ) -> None:
     """Export the marks of a database.
 
@@ -197,41 +150,19 @@ def label_export(
     Args:
         database: Database of preceptor label.
         to: Output folder, new or empty.
-        format_: Additional format, of another tool, in a folder of its name; of one class.
         merge: How maps of several people are merged: mean, majority, any, or one person's name.
-        class_: Class of marks. Repeatable (default: all).
     """
-    from preceptor.label.db import LabelSettings, connect, read_settings, told_errors
+    from preceptor.label.db import connect, told_errors
 
     connection = connect(database, readonly=True)
     with bulk_import():
-        from preceptor.annotations.export import manifest_images, write_export
-        from preceptor.annotations.write import MAPS
-        from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
-    with counting("writing maps") as told:
-
-        def other_format(folder: Path) -> None:
-            if format_ is not None:
-                manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
-                # The default class says less than the label; other maps are of an earlier round.
-                mark = classes[0] if classes != LabelSettings.classes else ""
-                own = str(folder.absolute() / MAPS)
-                images = (
-                    replace(one, marked=mark if one.row["saliency"].startswith(own) else "")
-                    for one in manifest_images(manifest, progress=told)
-                )
-                write_export(format_, images, folder / format_)
-
-        with told_errors(database), closing(connection):
-            classes = tuple(class_ or read_settings(connection).classes)
-            if format_ not in (None, "masks") and len(set(classes)) > 1:
-                what = f"--format {format_} has marks of one class, not of {', '.join(classes)}"
-                raise InputError(f"{what}; choose one with --class")
-            counts = export_marks(
-                connection, database, to, merge=merge, classes=class_ or (),
-                add_files=other_format, progress=told,
-            )  # fmt: skip
+    with (
+        counting("writing maps") as told,
+        told_errors(database),
+        closing(connection),
+    ):
+        counts = export_marks(connection, database, to, merge=merge, progress=told)
     print(
         f"wrote {to / MANIFEST}: {counts['images']:,} images, {counts['annotated']:,} annotated, "
         f"{counts['maps']:,} with a map, {counts['strokes']:,} strokes"
@@ -244,7 +175,7 @@ def label_export(
 
 @label.command("status")
 def label_status(database: Path) -> None:
-    """Print the state of a database: progress, minutes per image, agreement.
+    """Print the state of a database: progress and minutes per image.
 
     Args:
         database: Database of preceptor label.
@@ -252,25 +183,21 @@ def label_status(database: Path) -> None:
     from rich.console import Console
 
     from preceptor.label.db import connect, told_errors
-    from preceptor.label.images import problems_now
     from preceptor.label.marks import STATES, marks_without_answer
     from preceptor.label.queue import figures
-    from preceptor.label.sources import root_of
 
     console = Console()
     with told_errors(database), closing(connect(database, readonly=True)) as connection:
-        numbers, unanswered = figures(connection, {}), len(marks_without_answer(connection))
+        numbers, unanswered = figures(connection), len(marks_without_answer(connection))
         (strokes,) = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()
-        problems = problems_now(connection, root_of(connection, database))
+        rows = connection.execute(
+            "SELECT path, problem FROM images WHERE problem IS NOT NULL AND listed = 1"
+        ).fetchall()
+        problems = [f"{Path(path).name}: {problem}" for path, problem in rows]
     told = f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes"
     console.print(told, highlight=False)
     columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}
     _print(console, columns | {"min an image": "minutes"}, numbers["people"])
-    if any(one["source"] for one in numbers["sources"]):
-        columns = {name: name for name in ("source", "images", "done")}
-        _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
-    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
-    _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
     if unanswered:
         verb = "image has" if unanswered == 1 else "images have"
         console.print(f"{unanswered:,} {verb} marks without an answer that counts", highlight=False)

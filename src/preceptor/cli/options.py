@@ -23,7 +23,6 @@ from preceptor.utils.text import argument_descriptions
 CamClass = Literal["label", "predicted", "decision"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
-LabelOrder = Literal["random", "source"]
 MapFiles = Literal["overlay", "png"]
 Preset = Literal["tiny", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]

@@ -33,7 +33,9 @@ from preceptor.errors import InputError
 from preceptor.utils.process import RUN_THREADS, bulk_import, checked_jobs
 
 if TYPE_CHECKING:
+    from preceptor.config.run import RunConfig
     from preceptor.driver import StudyResult
+    from preceptor.models.guided_model import GuidedModel
     from preceptor.study.config import StudyConfig
 
 
@@ -105,7 +107,8 @@ def init(
         to: Output file.
         hours: Hours that the study may take on this machine.
         recipe: recommended, or paper: the published settings, however long they take.
-        backbone: Backbone of Teacher and Student.
+        backbone: Backbone of Teacher and Student, or a file of its weights, named
+            BACKBONE.safetensors. Its lower part is frozen where there is no GPU.
         positive: Positive class (default: asked for on a terminal; else of two classes the only one
             of the training images that has maps, or the rarer one; of more classes none).
     """
@@ -116,9 +119,19 @@ def init(
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.execution.local import jobs_at_first
-        from preceptor.models.networks import hub_problem
+        from preceptor.models.networks import hub_problem, weights_file
         from preceptor.report.words import templates
-        from preceptor.study.checks import SIZES, SMALL, Size, coarse_grid, estimate_seconds
+        from preceptor.study.checks import (
+            FROZEN,
+            PRETRAINED,
+            SCRATCH,
+            SCRATCH_SIZES,
+            SIZES,
+            Size,
+            coarse_grid,
+            estimate_seconds,
+            without_frozen,
+        )
         from preceptor.study.config import RECOMMENDED, StudyConfig
         from preceptor.study.plan import Plan, outline
         from preceptor.study.protocol import Protocol, plain_run
@@ -144,13 +157,19 @@ def init(
     if positive is None:
         print(f"positive class: {chosen or 'none'} ({why}; choose another with --positive)")
     sizes = [Size("resnet50", 224, 0, 3)] if recipe == "paper" else list(SIZES)
+    weights, file = "hub", Path(backbone or "")
+    if file.suffix == ".safetensors":
+        backbone, weights = file.stem, os.path.relpath(weights_file(str(file)), to.parent)
+    elif problem := hub_problem(backbone or sizes[0].backbone):
+        print(
+            f"weights: none, since {problem}; random weights need many times the images and steps, "
+            f"and their maps agree less with people's; with a file: --backbone {PRETRAINED}"
+            ".safetensors"
+        )
+        weights, sizes = "none", sizes if recipe == "paper" else list(SCRATCH_SIZES)
     if backbone is not None:  # a grid of 3 × 3 cells at least
-        least = 48 if backbone == SMALL else 96
-        sizes = [one._replace(backbone=backbone) for one in sizes if one.input_size >= least]
-    large, weights = next((one.backbone for one in sizes if one.backbone != SMALL), ""), "hub"
-    if large and (problem := hub_problem(large)):
-        print(f"weights: none, since {problem}; for a file, write `weights: FILE.safetensors`")
-        sizes, weights = [one for one in sizes if one.backbone == SMALL] or sizes, "none"
+        sizes = [one._replace(backbone=backbone) for one in sizes if one.input_size >= 96]
+    on_gpu = Path("/dev/nvidia0").exists()
     ceiling, jobs = bool(annotated.all()), jobs_at_first("auto", RUN_THREADS)
     values: dict[str, object] = {"file": to, "classes": classes, "jobs": jobs, "recipe": recipe}
     values |= {"positive": chosen, "marked": chosen or min(marked or classes), "ceiling": ceiling}
@@ -166,12 +185,19 @@ def init(
     words.filters["shell"] = shlex.quote
     template = words.get_template("study.yaml.j2")
     workspace = Workspace(table)  # default cache folder, since there is no study folder yet
-    validation, rates = len(workspace.split_rows("val")), dict[tuple[str, int], float]()
+    validation, rates = len(workspace.split_rows("val")), dict[tuple[str, int], list[float]]()
+
+    values["frozen"] = None if weights == "none" or recipe == "paper" or on_gpu else FROZEN
 
     def content(size: Size, time: str) -> str:
-        own = {"scratch": size.backbone == SMALL, "size": size, "time": time}
-        own["weights"] = "none" if own["scratch"] else weights
+        own = {"scratch": size.backbone == SCRATCH, "size": size, "time": time}
+        own["weights"] = weights
         return template.render(values | own) + "\n"
+
+    def model_of(text: str, size: Size) -> tuple[RunConfig, GuidedModel]:
+        study = parse_config(read_yaml(text)[0], StudyConfig, base=to.parent)
+        run = plain_run(study, size.backbone)
+        return run, build_for(run, classes, load_weights=False)
 
     def estimate(size: Size) -> float:
         file = parse_config(read_yaml(content(size, "…"))[0], StudyConfig, base=to.parent)
@@ -186,14 +212,23 @@ def init(
             small = run.training.model_copy(update={"input_size": side})
             run = run.model_copy(update={"training": small})
             build_for(run, classes, load_weights=False).guidable_grid()
-            rates[form] = step_seconds(run, classes, jobs) / (small.batch_size * side**2)
-        rate = rates[form] * size.input_size**2
-        if math.isinf(rate):
-            return rate
+            both = [run, without_frozen(run)] if values["frozen"] else [run]
+            pixels = small.batch_size * side**2
+            rates[form] = [step_seconds(one, classes, jobs) / pixels for one in both]
+        each, whole = (rates[form][at] * size.input_size**2 for at in (0, -1))
+        if math.isinf(whole):
+            return whole
         steps = [*first, *later]
-        return seeds * estimate_seconds(steps, file, classes, validation, jobs, rate)
+        return seeds * estimate_seconds(steps, file, classes, validation, jobs, (each, whole))
 
     times: dict[Size, float] = {}
+    try:
+        model_of(content(sizes[0], "…"), sizes[0])
+    except InputError as error:
+        if values["frozen"] is None or "frozen" not in str(error):
+            raise
+        print(f"the whole network is trained: {error}")
+        values["frozen"] = None
     for size in sizes:
         if math.isinf(time := estimate(size)):  # a batch does not fit into memory
             continue
@@ -212,8 +247,7 @@ def init(
         print(f"nothing fits into {hours:g} hours; the smallest study is written")
     written = content(best, duration(times[best]))
     write_atomically(to, written)
-    run = plain_run(parse_config(read_yaml(written)[0], StudyConfig, base=to.parent), best.backbone)
-    model = build_for(run, classes, load_weights=False)
+    run, model = model_of(written, best)
     seen = run.training.model_copy(update={"cache": "none"})
     for note in coarse_grid(model, model.guidable_grid(), seen, workspace):
         print(f"note: {note}")

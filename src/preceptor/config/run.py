@@ -213,11 +213,6 @@ class RunConfig(Settings):
         return self.maps.kind != "none" and changes.outside != "none" and changes.outside_rate > 0
 
     @property
-    def consistency(self) -> float:
-        """Weight of the consistency of predictions in this run."""
-        return self.training.consistency if self.changes_outside else 0.0
-
-    @property
     def uses_maps(self) -> bool:
         """Whether maps are used, in the loss or in input space."""
         return (self.guided and self.training.takes_maps) or self.changes_outside

@@ -136,6 +136,10 @@ class StudyTraining(Settings):
             zero) or one_cycle (linear increase in the first quarter, cosine decrease).
         clip: Maximum gradient norm; None = no clipping.
         balanced: Sample all classes with equal probability.
+        frozen: Part of the network that keeps its weights and its statistics: up to and including
+            a module, such as blocks.4, or a share in (0, 1) of its layers, see
+            `preceptor.models.frozen.freeze`. Its features are computed once and cached, unless
+            images are changed otherwise than by flips. Needs `weights`. None = nothing.
         epochs: Number of passes over the training rows; with `steps`, the number of equal periods,
             after each of which the validation sets are scored.
         steps: Number of optimizer steps, so that all runs see the same number of images; None = as
@@ -149,9 +153,6 @@ class StudyTraining(Settings):
             sets are computed in 32-true.
         threads: Number of CPU threads of a run; part of the id, since it changes rounding.
         augmentation: Random augmentation of training images.
-        consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
-            its change outside the map, see `losses.guided.inconsistency`; needs
-            `augmentation.outside`. A step then has a second forward pass.
     """
 
     recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
@@ -166,6 +167,7 @@ class StudyTraining(Settings):
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False
+    frozen: Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)] | None = None
     epochs: Count = 50
     steps: Steps | Annotated[tuple[Steps, ...], Field(min_length=2)] | None = None
     batch_size: Count = 20
@@ -173,7 +175,6 @@ class StudyTraining(Settings):
     precision: Precision = "32-true"
     threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
     augmentation: StudyAugmentation = StudyAugmentation()
-    consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
 
     def of_run(self) -> Training:
         """Training settings of a run."""
@@ -214,11 +215,6 @@ class StudyTraining(Settings):
             raise ValueError(
                 f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
                 "set cam_class: decision"
-            )
-        if self.consistency and self.augmentation.outside == "none":
-            raise ValueError(
-                f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
-                "no two versions of an image; set outside, or remove consistency"
             )
         return self
 
@@ -297,7 +293,6 @@ class Training(StudyTraining):
             "readout": "none",
             "balanced": True,
             "checkpoint": "last",
-            "consistency": 0.0,
             "augmentation": self.augmentation.model_copy(update={"outside": "none"}),
         }
         return self.model_copy(update=changes)

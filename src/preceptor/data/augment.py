@@ -171,13 +171,6 @@ class Prepared(NamedTuple):
     outside: Outside | None = None
     partners: Partners | None = None
 
-    def changed_outside(self) -> Tensor:
-        """(B,) bool, whether each image of the batch is changed outside its map."""
-        changed = torch.zeros(len(self.order), dtype=torch.bool, device=self.order.device)
-        if self.outside is None:
-            return changed
-        return changed.index_fill_(0, self.order.index_select(0, self.outside.places), True)
-
 
 class Partners(NamedTuple):
     """Other images that replace the outside of maps."""

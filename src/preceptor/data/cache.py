@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,22 @@ class DecodedImages:
 
 
 ImageSource = CachedImages | DecodedImages
+
+
+class Features(NamedTuple):
+    """Features of images by manifest row, from a memory-mapped cache."""
+
+    plain: NDArray[np.float16]  # (m, h, w, K)
+    positions: NDArray[np.int64]  # (n,) position of the features of each row; −1 for none
+    mirrored: NDArray[np.float16]  # (k, h, w, K) of the images flipped left and right
+    mirrored_positions: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.int64], flips: NDArray[np.bool_] | None) -> NDArray[np.float16]:
+        """(B, h, w, K) features of these rows, of the mirror images where `flips`."""
+        features = self.plain[self.positions[rows]]
+        if flips is not None and flips.any():
+            features[flips] = self.mirrored[self.mirrored_positions[rows[flips]]]
+        return features
 
 
 def in_memory(pixels: NDArray[np.uint8]) -> CachedImages:

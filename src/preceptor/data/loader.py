@@ -29,7 +29,7 @@ from preceptor.data.augment import (
     partners_of,
     prepare,
 )
-from preceptor.data.cache import ImageSource, in_memory
+from preceptor.data.cache import Features, ImageSource, in_memory
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.resampling import resample, turn_maps
 
@@ -40,13 +40,11 @@ Made = TypeVar("Made")
 class Batch(NamedTuple):
     """What a training step needs."""
 
-    images: Tensor  # (B, C, S, S) uint8; its memory is channels-last
+    images: Tensor  # (B, C, S, S) uint8, or (B, K, h, w) float16 features; in channels-last memory
     labels: Tensor  # (B,) int64
     maps: Tensor | None = None  # (B, h, w) float32 on the model's grid; None = no guidance
     map_weight: Tensor | None = None  # (B,) float32 w_k; None if maps is None
     sample_weight: Tensor | None = None  # (B,) float32 v_k; None = 1
-    unchanged: Tensor | None = None  # (B, C, S, S) images without changes outside their maps
-    changed: Tensor | None = None  # (B,) bool, images with such a change; None without `unchanged`
     input_maps: Tensor | None = None  # (B, s, s) maps in input space, of any scale
 
 
@@ -55,23 +53,13 @@ class Staged(NamedTuple):
 
     batch: Batch  # with whole canvases if there are changes
     changes: Prepared | None
-    paired: bool = False  # whether images without changes outside their maps are needed as well
 
     def finished(self) -> Batch:
         """The batch with its images changed; waits for no device."""
         if self.changes is None:
             return self.batch
         canvases = self.batch.images.permute(0, 2, 3, 1)
-        images = apply(canvases, self.changes).permute(0, 3, 1, 2)
-        if not self.paired:
-            return self.batch._replace(images=images)
-        unchanged = images
-        if self.changes.outside is not None:
-            inside = self.changes._replace(outside=None, partners=None)
-            unchanged = apply(canvases, inside).permute(0, 3, 1, 2)
-        return self.batch._replace(
-            images=images, unchanged=unchanged, changed=self.changes.changed_outside()
-        )
+        return self.batch._replace(images=apply(canvases, self.changes).permute(0, 3, 1, 2))
 
 
 _BATCH = 512  # maps that are resampled at once
@@ -124,6 +112,7 @@ class Rows:
     sample_weight: NDArray[np.float32] | None = None  # (n,) v_k
     targets: MapTargets | None = None
     grid: tuple[int, int] = (1, 1)  # of the model's features
+    features: Features | None = None  # which batches have for images
     boxes: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,22 +145,23 @@ class Rows:
         chosen: NDArray[np.int64],
         settings: Augmentation | None = None,
         numbers: NDArray[np.float64] | None = None,
-        paired: bool = False,
         in_input: bool = False,
     ) -> Staged:
         """Host work of a batch: canvases, and map targets on the kept part of the canvas, with
         `in_input` also on `mask_grid`.
         """
-        canvases = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
-        boxes, side = self.boxes[chosen], self.images.side
-        changes = None
-        if settings is None or numbers is None:
-            if side != self.size:
-                canvases = vision.resize(canvases, [self.size, self.size], antialias=True)
-        else:
+        boxes, side, changes = self.boxes[chosen], self.images.side, None
+        if settings is not None and numbers is not None:
             changes = changes_of(settings, numbers, side)
             boxes = changes.boxes(boxes, side)
-        batch = Batch(canvases, torch.from_numpy(self.labels[chosen]))
+        if self.features is not None:
+            taken = self.features.of(self.rows[chosen], None if changes is None else changes.flips)
+            images = torch.from_numpy(taken).permute(0, 3, 1, 2)
+        else:
+            images = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
+            if changes is None and side != self.size:
+                images = vision.resize(images, [self.size, self.size], antialias=True)
+        batch = Batch(images, torch.from_numpy(self.labels[chosen]))
         if self.sample_weight is not None:
             batch = batch._replace(sample_weight=torch.from_numpy(self.sample_weight[chosen]))
         if self.targets is not None:
@@ -182,7 +172,7 @@ class Rows:
             weight = torch.from_numpy(self.targets.weight[chosen])
             batch = batch._replace(maps=maps[0], map_weight=weight)
             batch = batch._replace(input_maps=maps[1] if in_input else None)
-        if settings is None or changes is None:
+        if settings is None or changes is None or self.features is not None:
             return Staged(batch, None)
         outside = self._outside(chosen, boxes, changes, settings)
         partners = None
@@ -190,7 +180,7 @@ class Rows:
             which = outside.places.numpy()
             others = partners_of(changes.keys[which], chosen[which], len(self))
             partners = torch.from_numpy(self.images.canvases(self.rows[others]))
-        return Staged(batch, prepare(changes, side, self.size, outside, partners), paired)
+        return Staged(batch, prepare(changes, side, self.size, outside, partners))
 
     def _outside(
         self,
@@ -339,7 +329,6 @@ class TrainingStream:
         length: Length = "epochs",
         balanced: bool = False,
         device: torch.device | None = None,
-        paired: bool = False,
         in_input: bool = False,
     ) -> None:
         self.rows = rows
@@ -347,7 +336,7 @@ class TrainingStream:
         self.seed = seed
         self.length = length
         self.settings = settings if settings != Augmentation() else None
-        self.balanced, self.paired, self.in_input = balanced, paired, in_input
+        self.balanced, self.in_input = balanced, in_input
         self.slices = split_batches(len(rows), batch_size)
         self.device = device or torch.device("cpu")
         self._uploads: torch.cuda.Stream | None = None
@@ -382,7 +371,7 @@ class TrainingStream:
     def _load(self, step: int) -> Callable[[], Batch]:
         """Make a batch ahead; the function that is returned does what is left."""
         start, stop = self._range(step)
-        staged = self.rows.stage(*self._positions(start, stop), self.paired, self.in_input)
+        staged = self.rows.stage(*self._positions(start, stop), self.in_input)
         if self._uploads is None:
             batch = staged.finished()
             return lambda: batch

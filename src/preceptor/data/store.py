@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,16 +28,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE, render
 from preceptor.data.images import ImageError, decode_map, load_image, read_file
 from preceptor.errors import InputError, RunFailedError
+from preceptor.utils import process
 from preceptor.utils.process import core_count
 from preceptor.utils.results import DIGEST_BYTES, content_hash
-from preceptor.utils.text import Progress
+from preceptor.utils.text import Progress, track
 
 # Increased if the decoded pixels of the same file change.
 _IMAGES, _MAPS = 3, 4
@@ -357,12 +358,8 @@ def examine(
             look_up(files, cache_dir)  # another process may have read them meanwhile
             if (which := np.flatnonzero(unread())).size:
                 needed = sum(store.item_bytes * int(absent(store).sum()) for store in stores)
-                if stores and needed + SPARE_DISK > shutil.disk_usage(stores[0].folder).free:
-                    raise InputError(
-                        f"image cache {cache_dir}: {needed / 2**20:,.0f} MiB more do not fit on "
-                        "the disk; free some, or choose another folder (store in a study file, "
-                        "else PRECEPTOR_CACHE)"
-                    )
+                if stores:
+                    _check_space(stores[0].folder, needed)
                 reading = _Reading(files, cache_dir, stores, decode, workers or core_count())
                 wrong = reading.run(which, progress)
     size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
@@ -384,14 +381,56 @@ def examine(
     return result
 
 
+def fill(
+    store: Store,
+    hashes: NDArray[np.uint8],
+    make: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    batch: int,
+    tell: Callable[[int], None],
+) -> NDArray[np.int64]:
+    """Append the arrays of (n, 16) contents that a store lacks; returns the positions of all.
+
+    `make` makes the arrays of at most `batch` positions among the contents, and `tell` is called
+    with the number that is lacking. One process at a time fills a store.
+    """
+    if (positions_among(hashes, store.digests()) < 0).any():
+        with _locked(store.folder, needed=True, name=f"{store.name}.lock"):
+            left = np.flatnonzero(positions_among(hashes, store.digests()) < 0)
+            _check_space(store.folder, len(left) * store.item_bytes)
+            if len(left):  # another process may have made them meanwhile
+                tell(len(left))
+            parts = [left[start : start + batch] for start in range(0, len(left), batch)]
+            with contextlib.closing(StoreWriter(store)) as writer:
+                for part in track(parts, total=len(parts), title="features"):
+                    for at, array in zip(part, make(part), strict=True):
+                        writer.put(hashes[at].tobytes(), array, (0, 0))
+                    writer.flush()
+                    process.beat()
+    return positions_among(hashes, store.digests())
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Check that so many bytes more fit on the disk of a cache folder."""
+    if needed + SPARE_DISK > shutil.disk_usage(folder).free:
+        raise InputError(
+            f"image cache {folder}: {needed / 2**20:,.0f} MiB more do not fit on the disk; free "
+            "some, or choose another folder (store in a study file, else PRECEPTOR_CACHE)"
+        )
+
+
 @contextlib.contextmanager
-def _locked(cache_dir: Path | None, *, needed: bool) -> Iterator[None]:
+def _locked(cache_dir: Path | None, *, needed: bool, name: str = "fill.lock") -> Iterator[None]:
     """Lock of a cache folder; one without write access is an error only if it must be filled."""
     with contextlib.ExitStack() as stack:
         try:
             if cache_dir is not None:
                 cache_dir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(cache_dir / "fill.lock"))
+                lock = FileLock(cache_dir / name)
+                while not lock.is_locked:
+                    try:
+                        stack.enter_context(lock.acquire(timeout=30))
+                    except Timeout:
+                        process.beat()  # a worker that waits for another is not hung
         except (OSError, NotImplementedError) as error:
             if needed:
                 why = getattr(error, "strerror", None) or error

@@ -26,14 +26,12 @@ from preceptor.deploy.http import Hosts, RefusedError, Reply, forbidden, malform
 from preceptor.deploy.http_server import http_error, listen, read_body, response_of, with_headers
 from preceptor.errors import InputError
 from preceptor.label import calls, db, routes, sources
-from preceptor.label.calls import Access, Call, Keys, Labeling, Session
+from preceptor.label.calls import Call, Keys, Labeling, Session
 from preceptor.label.db import Connection, Database, LabelSettings, connect
-from preceptor.label.images import Pictures, look_again
-from preceptor.label.proposals import Proposals
+from preceptor.label.images import forget_sizes, look_again
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
 from preceptor.label.sources import Row, Source
-from preceptor.utils.files import default_cache_dir
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:
@@ -71,7 +69,6 @@ class Way:
     entry: bool = False  # whether it needs no session
 
 
-_TILE = "/api/images/{image}/tiles/{level}/{column}/{row}"
 WAYS: list[Way] = [
     Way("GET", "/", routes.page, entry=True),
     Way("GET", "/static/{name:path}", routes.static, entry=True),
@@ -80,18 +77,13 @@ WAYS: list[Way] = [
     Way("GET", "/api/queue", routes.next_images),
     Way("GET", "/api/images/{image}", routes.image),
     Way("GET", "/api/images/{image}/whole", routes.picture, pool="pictures"),
-    Way("GET", _TILE, routes.picture, pool="pictures"),
     Way("POST", "/api/images/{image}/open", routes.open_image),
     Way("POST", "/api/images/{image}/strokes", routes.strokes),
     Way("POST", "/api/images/{image}/undo", partial(routes.turn_stroke, undone=True)),
     Way("POST", "/api/images/{image}/redo", partial(routes.turn_stroke, undone=False)),
     Way("POST", "/api/images/{image}/answer", routes.answer),
     Way("GET", "/api/images/{image}/small", partial(routes.picture, small=True), pool="pictures"),
-    Way("POST", "/api/images/{image}/note", routes.remark),
-    Way("POST", "/api/images/{image}/settle", routes.settle),
     Way("GET", "/api/grid", routes.grid),
-    Way("GET", "/api/lead", routes.lead),
-    Way("POST", "/api/people", routes.rename),
 ]
 
 
@@ -142,16 +134,10 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
         raise forbidden("there is no session; open the link again")
 
     def run() -> Reply:
-        reading, valid = labeling.database.reading, session
-        if session is not None and session.role == "linked":
-            link = calls.link_of(reading, session.person) or ""
-            if labeling.access != "links" or link[:32] != session.nonce:
-                valid = None
-            if valid is None and not way.entry:
-                raise forbidden("your link is not valid any more; ask for a new one")
-        person = None if valid is None else calls.person_by_id(reading, valid.person)
+        reading = labeling.database.reading
+        person = None if session is None else calls.person_by_id(reading, session.person)
         path, query = request.path_params, dict(request.query_params)
-        return way.handler(Call(labeling, valid, person, path, query, content, headers))
+        return way.handler(Call(labeling, session, person, path, query, content, headers))
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
@@ -193,21 +179,10 @@ def prepare(
         changes = None
         if db.read_setting(connection, "digest") != source.digest:
             rows = sources.rows_of(source) if rows is None else rows
-            chosen = _labels_are_chosen(connection)
             changes = sources.take_in(connection, source, rows)
-            if not source.is_folder and not chosen:
-                labels = sorted({row.label for row in rows})
-                db.write_setting(connection, "labels", labels)
         sources.remember_place(connection, source, path)
         before = db.read_settings(connection)
-        if given.get("overlap", 1) > 1 and not before.overlap_share:
-            given = {"overlap_share": 1.0} | given
-        settings = _checked(replace(before, **given), connection)
-        if settings.overlap == 1 and given.get("overlap_share"):
-            raise InputError(
-                "--overlap-share: it is the share of the images that several people mark, and one "
-                "person marks each; add --overlap 2"
-            )
+        settings = _checked(replace(before, **given), connection, source)
         if settings != before or first:
             for key, value in asdict(settings).items():
                 db.write_setting(connection, key, value)
@@ -224,20 +199,9 @@ def prepare(
     return Prepared(path, source, settings, changes, first)
 
 
-def _labels_are_chosen(connection: Connection) -> bool:
-    """Whether the labels among which people choose are others than those of the images."""
-    listed = connection.execute("SELECT DISTINCT label FROM images WHERE listed = 1")
-    known = set(db.read_setting(connection, "labels", ()))
-    return bool(known) and known != {row[0] for row in listed}
-
-
-def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
-    used = {row[0] for row in connection.execute("SELECT DISTINCT class FROM strokes")}
-    if gone := sorted(used - set(settings.classes)):
-        raise InputError(
-            f"--classes: the class {gone[0]!r} has marks already; name it too, or use another "
-            "--database"
-        )
+def _checked(settings: LabelSettings, connection: Connection, source: Source) -> LabelSettings:
+    if settings.labels and not source.is_folder:
+        raise InputError("--labels: a manifest has labels; name a folder of images to choose them")
     known = {row[0] for row in connection.execute("SELECT DISTINCT split FROM images")}
     if gone := [split for split in settings.splits if split not in known]:
         raise InputError(
@@ -247,59 +211,19 @@ def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
     return settings
 
 
-def labeling_of(
-    prepared: Prepared,
-    hosts: Hosts,
-    access: Access = "local",
-    name: str = "",
-    cache: Path | None = None,
-    start_from: Path | None = None,
-    *,
-    new_links: bool = False,
-) -> Labeling:
-    """State of a server, with proposals of `open_maps`; `new_links` ends links and sessions."""
+def labeling_of(prepared: Prepared, hosts: Hosts, *, quick: bool = False) -> Labeling:
+    """State of a server."""
     database = Database(prepared.path)
-    reading = database.reading
-    lead = database.write(lambda to: calls.add_person(to, name)).id if name else 0
-    proposals = None
-    if start_from is not None:
-        source, names = prepared.source, None
-        if start_from.is_dir() and not source.is_folder:
-            table, _ = sources.checked_table(source)
-            names = dict(zip(table["name"], table["path"], strict=True))
-        proposals = Proposals(start_from, source.root, database, prepared.settings, names)
     labeling = Labeling(
         database,
         prepared.source,
         prepared.settings,
-        Keys(db.session_secret(prepared.path, renew=new_links)),
+        Keys(db.session_secret(prepared.path)),
         hosts,
-        Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
-        access,
-        proposals,
-        lead,
+        quick,
     )
-    database.write(lambda writing: look_again(writing, labeling.source.root))
-    claim_begun(reading, labeling.claims)
-    labeling.builder.submit(labeling.pictures.remove_unused)
+    database.write(look_again)
+    database.write(forget_sizes)
+    claim_begun(database.reading, labeling.claims)
     return labeling
-
-
-def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
-    """Tokens of the links of people, who are added if necessary; those of others end for good."""
-
-    def change(connection: Connection) -> dict[str, str]:
-        connection.execute("UPDATE people SET key_hash = NULL")
-        before, drawn, tokens = db.read_setting(connection, "links", {}), dict[str, str](), {}
-        for person in [calls.add_person(connection, name) for name in names]:
-            drawn[str(person.id)] = before.get(str(person.id), secrets.token_hex(16))
-            token = labeling.keys.person_token(person.id, drawn[str(person.id)])
-            tokens[person.name] = token
-            connection.execute(
-                "UPDATE people SET key_hash = ? WHERE id = ?", (calls.key_hash(token), person.id)
-            )
-        db.write_setting(connection, "links", drawn)
-        return tokens
-
-    return labeling.database.write(change)

@@ -1,7 +1,7 @@
 """A request: who asks, the state of the server, the checked body, and the handing out of images.
 
-A session is a cookie with a role, a person and a random number, signed with the key beside the
-database. It stays valid over a restart, of people with a link as long as they have the same link.
+A session is a cookie with a person and a random number, signed with the key beside the database.
+It stays valid over a restart.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
 from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.proposals import Proposals
-from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
+from preceptor.label.queue import Claims, open_images
 from preceptor.label.sources import Source
 
 LONGEST = 60  # characters of a name
@@ -87,48 +86,19 @@ def add_person(connection: Connection, name: str) -> Person:
     return Person(number, name)
 
 
-def rename_person(connection: Connection, number: int, name: str) -> None:
-    """Rename a person, in a transaction.
-
-    Raises RefusedError if there is no such person (404), or if another one has the name (409).
-    """
-    name = check_name(name)
-    if person_by_id(connection, number) is None:
-        raise http.unknown("there is no such person")
-    other = person_by_name(connection, name)
-    if other is not None and other.id != number:
-        raise http.conflict(f"{other.name} is the name of another person")
-    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
-
-
-def link_of(connection: Connection, number: int) -> str | None:
-    """Hash of the key of the link that a person has at present."""
-    row = connection.execute("SELECT key_hash FROM people WHERE id = ?", (number,)).fetchone()
-    return None if row is None else row[0]
-
-
-def key_hash(key: str) -> str:
-    """Hash of the key of a person's link."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-Role = Literal["lead", "linked"]
-"""lead: came by the link of the terminal; linked: by a person's link."""
-
-_COOKIE = re.compile(r"(lead|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
+_COOKIE = re.compile(r"(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Session:
     """One session."""
 
-    role: Role  # how it was opened
-    person: int
-    nonce: str  # random number; of a link, part of its hash
+    person: int  # 0 = nobody has been chosen yet
+    nonce: str  # random number
 
 
 class Keys:
-    """Keys of sessions and links."""
+    """Keys of sessions and of the link."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -137,17 +107,13 @@ class Keys:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
     @property
-    def lead_token(self) -> str:
+    def token(self) -> str:
         """Token of the link in the terminal."""
-        return self._sign("lead")[:43]
-
-    def person_token(self, person: int, drawn: str) -> str:
-        """Token of a person's link, of a random text that was drawn for it."""
-        return f"{person}-{self._sign(f'person {person} {drawn}')[:43]}"
+        return self._sign("link")[:43]
 
     def cookie(self, session: Session) -> str:
         """Value of the cookie of a session."""
-        text = f"{session.role}.{session.person}.{session.nonce}"
+        text = f"{session.person}.{session.nonce}"
         return f"{text}.{self._sign(f'session {text}')}"
 
     def session(self, cookie: str) -> Session | None:
@@ -155,10 +121,10 @@ class Keys:
         match = _COOKIE.fullmatch(cookie)
         if match is None:
             return None
-        role, person, nonce, signature = match.groups()
-        if not same(signature, self._sign(f"session {role}.{person}.{nonce}")):
+        person, nonce, signature = match.groups()
+        if not same(signature, self._sign(f"session {person}.{nonce}")):
             return None
-        return Session(role, int(person), nonce)  # type: ignore[arg-type]
+        return Session(int(person), nonce)
 
     def csrf(self, session: Session) -> str:
         """Token that every change must send in a header.
@@ -166,7 +132,7 @@ class Keys:
         After another person has signed in, an open tab of the first one cannot save under the
         other name.
         """
-        return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
+        return self._sign(f"csrf {session.person}.{session.nonce}")
 
 
 def same(a: str, b: str) -> bool:
@@ -174,7 +140,6 @@ def same(a: str, b: str) -> bool:
     return hmac.compare_digest(a.encode(errors="surrogatepass"), b.encode(errors="surrogatepass"))
 
 
-Access = Literal["local", "links"]
 _LARGEST_ID = 2**53
 _LOOKING_AGAIN = 60.0  # seconds until files that could not be read are looked at again
 
@@ -188,20 +153,14 @@ class Labeling:
     settings: LabelSettings
     keys: Keys
     hosts: Hosts
-    pictures: files.Pictures
     static: Mapping[str, Path]
-    access: Access = "local"  # how people come in
-    proposals: Proposals | None = None
-    lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
+    quick: bool = False  # whether the page asks for one click an image
     claims: Claims = field(default_factory=Claims)
-    tabs: Tabs = field(default_factory=Tabs)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
-    # Threads of changes and questions, of pictures that somebody waits for, and of others.
+    # Threads of changes and questions, and of pictures.
     calls: Threads = field(default_factory=partial(Threads, 16, "label-calls"))
     decoding: Threads = field(default_factory=partial(Threads, 2, "label-pictures"))
-    builder: Threads = field(default_factory=partial(Threads, 1, "label-builder"))
     look_again_at: float = 0.0
-    comparisons: Comparisons = field(default_factory=dict)
 
     @property
     def cookie_name(self) -> str:
@@ -210,8 +169,7 @@ class Labeling:
 
     def close(self) -> None:
         """Write what waits, and end the threads; returns when they have ended."""
-        self.pictures.stop()
-        for pool in (self.calls, self.decoding, self.builder):
+        for pool in (self.calls, self.decoding):
             pool.shutdown(cancel_futures=True)
         self.database.close()
 
@@ -265,11 +223,6 @@ class Call:
         return value if key in self.query else None
 
 
-def leads(session: Session | None) -> bool:
-    """Whether somebody sees the page of the lead."""
-    return session is not None and session.role == "lead"
-
-
 def number_of(text: str, largest: int) -> int | None:
     """Number of decimal digits; None for anything else."""
     if not (1 <= len(text) <= 16 and text.isascii() and text.isdigit()):
@@ -310,9 +263,8 @@ class StrokeBody(Body):
 
     uuid: Uuid
     tool: Literal[
-        "brush", "eraser", "polygon", "box", "wand", "proposal", "fill", "smooth", "grow", "shrink"
+        "point", "brush", "eraser", "polygon", "box", "wand", "fill", "smooth", "grow", "shrink"
     ]
-    class_: str = Field(alias="class")
     erase: bool
     width: Number
     height: Number
@@ -323,7 +275,6 @@ class StrokeBody(Body):
     runs: str
     started: Time
     seconds: Seconds
-    proposal: Number | None = None
 
 
 class TurnBody(Body):
@@ -335,38 +286,16 @@ class TurnBody(Body):
 class AnswerBody(Body):
     """An answer to an image."""
 
-    state: Literal["marked", "nothing", "cannot_judge", "skipped"]
+    state: Literal["marked", "nothing", "cannot_judge"]
     label: str | None = None
-    certainty: Annotated[int, Field(ge=1, le=3)] | None = None
     seconds: Seconds
-    proposal: Number | None = None
 
 
 class OpenBody(Body):
-    """An image that is opened, taken over or closed, and the images that come next."""
+    """An image that is opened or closed, and the images that come next."""
 
     line: Annotated[list[Number], Field(max_length=MOST_IMAGES)] = []
     close: bool = False
-    take: bool = False
-
-
-class NoteBody(Body):
-    """A note of a person on an image; an empty one takes it back."""
-
-    text: Annotated[str, Field(max_length=200, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
-
-
-class SettleBody(Body):
-    """Person whose marks of an image are exported; None takes it back."""
-
-    person: Number | None
-
-
-class RenameBody(Body):
-    """New name of a person."""
-
-    person: Number
-    name: str
 
 
 B = TypeVar("B", bound=Body)
@@ -405,26 +334,25 @@ def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
             labeling.claims.drop(image, person.id)
 
 
-def sized(
-    labeling: Labeling, connection: Connection, images: Iterable[int], *, need_files: bool = True
-) -> list[sqlite3.Row]:
+def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
     """Rows of images, whose sizes are read from the files if these are new or have changed.
 
-    While no image can be reached, missing files are not stored, which `need_files` makes an error.
+    Raises RefusedError (503) if a file is missing and no image can be reached.
     """
-    numbers = list(images)
-    rows = _rows(connection, numbers)
-    changed = files.changed_states(connection, labeling.source.root, rows)
-    if any(state.looked_at is None for _, state in changed) and not files.are_reachable(
-        connection, labeling.source.root
-    ):
-        if need_files:
-            raise RefusedError(503, UNREACHABLE)
-        changed = [(image, state) for image, state in changed if state.looked_at is not None]
+    numbers, root = list(images), labeling.source.root
+    rows = rows_of(connection, numbers)
+    states = [(row["id"], files.file_state(row, root / row["path"])) for row in rows]
+    changed = [
+        (image, state)
+        for row, (image, state) in zip(rows, states, strict=True)
+        if state != tuple(row[name] for name in state._fields)
+    ]
+    if any(state.problem for _, state in changed) and not files.are_reachable(connection, root):
+        raise RefusedError(503, UNREACHABLE)
     if not changed:
         return rows
     labeling.database.write(lambda writing: files.write_states(writing, changed))
-    return _rows(connection, numbers)
+    return rows_of(connection, numbers)
 
 
 def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
@@ -433,21 +361,27 @@ def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
 
 
 def note_problem(labeling: Labeling, row: sqlite3.Row, problem: files.PictureError) -> None:
-    """Store why an image cannot be shown."""
-    path = path_of(labeling, row)
-    labeling.database.write(lambda writing: files.write_problem(writing, row["id"], path, problem))
+    """Store why an image cannot be shown, although its header is sound."""
+    try:
+        version: str | None = files.version_of(path_of(labeling, row))
+    except files.PictureError:
+        version = None
+    state = files.FileState(row["width"], row["height"], str(problem), version)
+    labeling.database.write(lambda writing: files.write_states(writing, [(row["id"], state)]))
 
 
-def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
+def rows_of(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
+    """Rows of images, in their order."""
     marks = ", ".join("?" * len(images))
     rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images).fetchall()
     return sorted(rows, key=lambda row: images.index(row["id"]))
 
 
 def _look_again(labeling: Labeling) -> bool:
-    """Look again at images that cannot be shown, from time to time; whether any of them can be."""
+    """Look again at images that cannot be shown, from time to time; whether it was done."""
     now = time.monotonic()
     if now < labeling.look_again_at:
         return False
     labeling.look_again_at = now + _LOOKING_AGAIN
-    return labeling.database.write(lambda writing: files.look_again(writing, labeling.source.root))
+    labeling.database.write(files.look_again)
+    return True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from preceptor.deploy.http import RefusedError
 from preceptor.errors import HeldError, InputError, PreceptorError, RunFailedError
@@ -30,18 +30,16 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 10  # `user_version` of the file; other formats are refused
+FORMAT = 11  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
     person INTEGER NOT NULL REFERENCES people,
-    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge')),
     label TEXT,
-    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
     at TEXT NOT NULL,
     seconds REAL NOT NULL,
-    proposal INTEGER REFERENCES proposals,
-    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
+    number INTEGER NOT NULL,             -- orders answers: a clock may be set back
     PRIMARY KEY (image, person)
 """
 SCHEMA = f"""
@@ -52,12 +50,10 @@ CREATE TABLE images (
     path TEXT NOT NULL UNIQUE,           -- from the folder of the manifest, or absolute
     label TEXT NOT NULL DEFAULT '',
     split TEXT NOT NULL DEFAULT '',
-    source TEXT NOT NULL DEFAULT '',
     width INTEGER, height INTEGER,       -- upright; NULL until the header is read
     problem TEXT,                        -- why the image cannot be shown
     looked_at TEXT,                      -- version of the file when it was measured last
     position INTEGER NOT NULL,           -- in the order of the queue
-    overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
     asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
@@ -73,18 +69,7 @@ CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
 CREATE TABLE people (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    key_hash TEXT,
     created TEXT NOT NULL
-);
-
-CREATE TABLE proposals (
-    id INTEGER PRIMARY KEY,
-    image INTEGER NOT NULL REFERENCES images,
-    source TEXT NOT NULL,                -- the maps, and the version of their files
-    level INTEGER NOT NULL,              -- percent of the map from which a pixel is proposed
-    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
-    runs BLOB NOT NULL,
-    UNIQUE (image, source, level)
 );
 
 CREATE TABLE strokes (
@@ -94,34 +79,23 @@ CREATE TABLE strokes (
     person INTEGER NOT NULL REFERENCES people,
     number INTEGER NOT NULL,
     tool TEXT NOT NULL,
-    class TEXT NOT NULL,
     erase INTEGER NOT NULL,
     x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
     runs BLOB NOT NULL,
     started TEXT NOT NULL,
     seconds REAL NOT NULL,
     undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
-    proposal INTEGER REFERENCES proposals,
     saved TEXT NOT NULL,
     UNIQUE (image, person, number)
 );
 CREATE INDEX strokes_person ON strokes (person, image);
 
 CREATE TABLE answers ({_ANSWER}) WITHOUT ROWID;
-CREATE INDEX answers_person ON answers (person, event);
+CREATE INDEX answers_person ON answers (person, number);
 
 -- Answers that do not fit the marks.
 CREATE TABLE answers_aside ({_ANSWER}) WITHOUT ROWID;
 
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    image INTEGER REFERENCES images,
-    person INTEGER REFERENCES people,
-    at TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    detail TEXT NOT NULL
-);
-CREATE INDEX events_image ON events (image, person, kind);
 """
 
 
@@ -319,21 +293,13 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     return RefusedError(507, f"the disk is full or cannot be written ({error}); nothing was saved")
 
 
-Order = Literal["random", "source"]
-
-
 @dataclass(frozen=True)
 class LabelSettings:
     """Settings that every start may change; they are kept in the database."""
 
-    classes: tuple[str, ...] = ("evidence",)  # classes of marks
     labels: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()  # splits whose images are to be marked; empty = all
-    order: Order = "random"  # order of the queue
-    seed: int = 0  # random seed of the order and of the overlap
-    overlap: int = 1  # number of people who mark the images of the overlap
-    overlap_share: float = 0.0  # share of the images in the overlap
-    proposals_on_evaluation: bool = False  # whether val and test images have proposals
+    overlap: int = 1  # number of people who mark each image
 
 
 def read_setting(connection: Connection, key: str, default: Any = None) -> Any:
@@ -361,14 +327,17 @@ def read_settings(connection: Connection) -> LabelSettings:
     return LabelSettings(**values)
 
 
-def session_secret(database: Path, *, renew: bool = False) -> bytes:
-    """Key of the sessions and links, in a file beside the database that its owner alone reads."""
+def session_secret(database: Path) -> bytes:
+    """Key of the sessions and the link, in a file beside the database that its owner alone reads.
+
+    Without the file, earlier links and sessions end.
+    """
     file = database.with_name(f"{database.name}.key")
     secret = b""
     with contextlib.suppress(OSError, ValueError):
         secret = bytes.fromhex(file.read_text(encoding="ascii"))
         file.chmod(0o600)
-    if renew or len(secret) != 32:
+    if len(secret) != 32:
         secret = secrets.token_bytes(32)
         with replacing(file) as partial:
             partial.touch(mode=0o600)

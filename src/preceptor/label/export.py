@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
 
 
 _Rows = Sequence[sqlite3.Row]
-_ANSWERED = ("annotation_seconds", "answered_label", "certainty", "annotators")
+_ANSWERED = ("annotation_seconds", "annotators")
 
 
 class ExportedColumns:
@@ -70,6 +69,7 @@ class ExportedColumns:
             POSITIVE if saliency else NEGATIVE if annotated else ""
             for annotated, saliency in zip(self._annotated, self._saliency, strict=True)
         ]
+        self._label = [""] * len(table)
         self._is_tie = [False] * len(table)
         self.notes: Counter[str] = Counter()
         self.are_all_missing = False
@@ -83,12 +83,11 @@ class ExportedColumns:
         apart = not saliency and 2 * marked > len(judged)
         self._saliency[at], self._annotated[at] = saliency, bool(judged) and not apart
         label = _most_frequent([one["label"] for one in given if one["label"]])
-        certainties = [one["certainty"] for one in judged if one["certainty"]]
         seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
-        certainty = f"{sum(certainties) / len(certainties):g}" if certainties else ""
-        values = (seconds, label, certainty, str(len(judged) or ""))
+        values = (seconds, str(len(judged) or ""))
         for name, value in zip(_ANSWERED, values, strict=True):
             self._columns[name][at] = value
+        self._label[at] = label
         sign = POSITIVE if 2 * marked + bool(saliency) > len(judged) else NEGATIVE
         self._sign[at] = sign if judged else ""
         self._is_tie[at] = not label and any(one["label"] for one in given)
@@ -108,9 +107,7 @@ class ExportedColumns:
             elif name in table:
                 table = table.drop(columns=name)
         if self._are_answered:
-            signs = [""] * len(self._sign) if self._labels else self._sign
-            answered = self._columns["answered_label"]
-            table["label"] = [label or sign for label, sign in zip(answered, signs, strict=True)]
+            table["label"] = self._label if self._labels else self._sign
         missing = ~table["path"].map(lambda path: Path(path).is_file()).astype(bool)
         self.are_all_missing = bool(missing.all())
         gone = {"images whose file is missing": missing}
@@ -140,11 +137,10 @@ def _most_frequent(labels: Sequence[str]) -> str:
     return ranked[0][0] if ranked[0][1] > ranked[1][1] else ""
 
 
-MANIFEST, RECORD, CORRECTIONS = "manifest.csv", "import.json", "corrections.csv"
+MANIFEST, RECORD = "manifest.csv", "import.json"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 NO_PIXEL = "images have marks of most people that share no pixel; they are not annotated"
-UNREADABLE = "images that were never readable have answers, which are left out"
 
 
 def export_marks(
@@ -153,14 +149,9 @@ def export_marks(
     to: Path,
     *,
     merge: str = "mean",
-    classes: Sequence[str] = (),
-    add_files: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the marks of a database, as they are at one moment, to a new or empty folder.
-
-    Where proposals were shown, `corrections.csv` has for each answer the level and the pixels of
-    the proposal, the pixels that the person added and removed, and the seconds.
 
     Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
     not annotated; those without an answer keep what the manifest says, as do those whose file was
@@ -168,8 +159,6 @@ def export_marks(
 
     Args:
         merge: Key of `MERGES`, or the name of a person.
-        classes: Classes of marks that are exported; empty = all.
-        add_files: Function that adds files to the folder, called with its temporary path.
 
     Returns:
         Content of `import.json`, and the numbers of annotated images and of strokes in the maps.
@@ -179,10 +168,7 @@ def export_marks(
     try:
         with replacing(to, new=True) as partial:
             partial.mkdir()
-            exported = _export(connection, database, to, partial, merge, classes, progress)
-            if add_files is not None:
-                add_files(partial)
-        return exported
+            return _export(connection, database, to, partial, merge, progress)
     finally:
         connection.execute("ROLLBACK")
 
@@ -193,13 +179,9 @@ def _export(
     to: Path,
     partial: Path,
     merge: str,
-    classes: Sequence[str],
     progress: Progress | None,
 ) -> dict[str, Any]:
     settings = read_settings(connection)
-    if wrong := sorted(set(classes) - set(settings.classes)):
-        known = ", ".join(settings.classes)
-        raise InputError(f"--class {wrong[0]!r}: there is no such class; known: {known}")
     people = dict(
         connection.execute(
             "SELECT DISTINCT people.id, name FROM people JOIN answers ON person = people.id "
@@ -218,15 +200,17 @@ def _export(
         table, are_labels_answered=not table["label"].any(), labels=settings.labels
     )
     unanswered = marks.marks_without_answer(connection)
-    settled = marks.settled_people(connection, [row["id"] for row in rows.values()])
     folders = annotator_folders(names)
     drawer = MapDrawer(partial, folders, merge)
-    strokes, corrected = 0, list[tuple[Any, ...]]()
+    strokes = 0
     for at, path in enumerate(paths):
         row = rows.get(path)
         given, judged, saliency, marked = [], [], "", 0
         if row is not None:
-            given = _that_count(answers.pop(row["id"], []), row, root / path, exported.notes)
+            given = answers.pop(row["id"], [])
+            if given and is_replaced(row, root / path):
+                exported.notes[REPLACED] += 1
+                given = []
             if any(merge in MERGES or merge == name for name in unanswered.get(row["id"], ())):
                 exported.notes[UNANSWERED] += 1
             if merge not in MERGES:  # a person, who is one of those that judged something
@@ -235,18 +219,9 @@ def _export(
         if row is not None and judged:
             maps: dict[str, Pixels] = {}
             for one in judged:
-                maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
+                maps[people[one["person"]]], count = _mask(connection, row, one["person"])
                 strokes += count
-                if one["proposal"] is not None:
-                    corrected.append(
-                        (path, people[one["person"]], *correction(connection, one, classes))
-                    )
-            chosen = [one for one in judged if one["person"] == settled.get(row["id"])]
-            if chosen and merge in MERGES:
-                drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
-                exported.notes["images have the marks of the one whom the lead has chosen"] += 1
             name = drawer.save(maps, map_name(str(table["name"].iloc[at])))
-            drawer.merge = merge
             saliency = str(partial / name) if name else ""
             marked = sum(bool(maps[people[one["person"]]].any()) for one in judged)
         exported.set(at, given, judged, saliency, marked)
@@ -265,16 +240,12 @@ def _export(
         )
     manifest = Manifest.from_frame(frame, to.parent, database, need=())
     manifest.write(partial / MANIFEST)
-    if corrected:
-        columns = ("path", "annotator", "level", "proposed", "added", "removed", "seconds")
-        pd.DataFrame(corrected, columns=columns).to_csv(partial / CORRECTIONS, index=False)
     if answers:
         exported.notes["images with answers are no longer in the manifest"] = len(answers)
     record = {
         "version": __version__,
         "format": "label",
         "source": database.name,
-        "classes": list(classes or settings.classes),
         "images": len(manifest),
         "maps": int(manifest.map_mask.sum()),
         "annotators": folders,
@@ -285,41 +256,8 @@ def _export(
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
 
 
-def correction(
-    connection: Connection, answer: sqlite3.Row, classes: Sequence[str]
-) -> tuple[int, int, int, int, float]:
-    """Level and pixels of the proposal of an answer, pixels added and removed, and seconds."""
-    proposal = connection.execute(
-        "SELECT * FROM proposals WHERE id = ?", (answer["proposal"],)
-    ).fetchone()
-    x, y, w, h = (proposal[key] for key in "xywh")
-    # At a high level, nothing may be proposed.
-    bits = marks.decode_runs(proposal["runs"], w * h).reshape(h, w) if w else marks.EMPTY.bits
-    given = marks.Patch(x, y, bits)
-    drawn = marks.masks_of(connection, answer["image"], answer["person"])
-    final = marks.union(mask for name, mask in drawn.items() if not classes or name in classes)
-    common = marks.overlap_of(given, final)
-    added, removed = (int(one.bits.sum()) - common for one in (final, given))
-    return proposal["level"], int(given.bits.sum()), added, removed, answer["seconds"]
-
-
-def _that_count(
-    given: list[sqlite3.Row], row: sqlite3.Row, path: Path, notes: Counter[str]
-) -> list[sqlite3.Row]:
-    """Answers to an image that are about its file."""
-    if given and is_replaced(row, path):
-        notes[REPLACED] += 1
-        return []
-    if row["width"] is None and _judged(given):
-        notes[UNREADABLE] += 1
-        return []
-    return given
-
-
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
-    rows = connection.execute(
-        "SELECT * FROM answers WHERE state != 'skipped' ORDER BY image, event"
-    )
+    rows = connection.execute("SELECT * FROM answers ORDER BY image, number")
     return {image: list(group) for image, group in groupby(rows, key=lambda row: row["image"])}
 
 
@@ -328,16 +266,11 @@ def _judged(given: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
     return [one for one in given if one["state"] in marks.JUDGED]
 
 
-def _mask(
-    connection: Connection, row: sqlite3.Row, person: int, classes: Sequence[str]
-) -> tuple[Pixels, int]:
+def _mask(connection: Connection, row: sqlite3.Row, person: int) -> tuple[Pixels, int]:
     """Map of the marks of a person, and the number of strokes in it."""
-    masks = marks.masks_of(connection, row["id"], person)
-    wanted = [name for name in masks if not classes or name in classes]
     (strokes,) = connection.execute(
-        "SELECT count(*) FROM strokes WHERE image = ? AND person = ? AND undone = 0 "
-        "AND class IN (SELECT value FROM json_each(?))",
-        (row["id"], person, json.dumps(wanted)),
+        "SELECT count(*) FROM strokes WHERE image = ? AND person = ? AND undone = 0",
+        (row["id"], person),
     ).fetchone()
-    mask = marks.union(masks[name] for name in wanted).whole(row["width"], row["height"])
+    mask = marks.mask_of(connection, row["id"], person).whole(row["width"], row["height"])
     return np.where(mask, 255, 0).astype(np.uint8), strokes

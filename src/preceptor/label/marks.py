@@ -1,16 +1,15 @@
-"""Marks: strokes as bitmaps of rectangles, their masks, answers and events.
+"""Marks: strokes as bitmaps of rectangles, their masks, and answers.
 
-The mask of an image, a person and a class is the fold of the person's strokes by number, without
-undone ones: painted → OR, erased → AND NOT. The bits of a rectangle in row order are alternating
-runs, the first of zeros (it may be empty), each an unsigned LEB128 integer. static/runs.js has the
-same code.
+The mask of an image and a person is the fold of the person's strokes by number, without
+undone ones: painted → OR, erased → AND NOT. A point is stored as one pixel, and folded as a disc.
+The bits of a rectangle in row order are alternating runs, the first of zeros (it may be empty),
+each an unsigned LEB128 integer. static/runs.js has the same code.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from preceptor.deploy.http import conflict, unknown
 from preceptor.label.db import Connection, now
 
 LIMIT = 100_000_000  # largest number of bits, and of pixels of an image
+POINT_RADIUS = 0.14  # of the disc that a point stands for, as a share of the shorter side
 _BYTES = 4  # of a run at most: 2²⁸ > LIMIT
 
 Bits = NDArray[np.bool_]
@@ -107,43 +107,6 @@ def _leb128(values: NDArray[np.int64]) -> bytes:
     return bytes(columns[(rest > 0) | (shifts == 0)].astype(np.uint8))
 
 
-def note(
-    connection: Connection, image: int | None, person: int | None, kind: str, detail: dict[str, Any]
-) -> int:
-    """Store an event; return its number, larger than those of earlier events.
-
-    Kinds: answer, answer_withdrawn, note, settle. Of notes of a person on an image, and of
-    what settles an image, the latest one counts.
-    """
-    text = json.dumps(detail, ensure_ascii=False)
-    stored = connection.execute(
-        "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
-        (image, person, now(), kind, text),
-    )
-    assert stored.lastrowid is not None
-    return stored.lastrowid
-
-
-def remark_of(connection: Connection, image: int, person: int) -> str:
-    """What a person has noted on an image."""
-    row = connection.execute(
-        "SELECT json_extract(detail, '$.text') FROM events "
-        "WHERE image = ? AND person = ? AND kind = 'note' ORDER BY id DESC LIMIT 1",
-        (image, person),
-    ).fetchone()
-    return "" if row is None else str(row[0])
-
-
-def settled_people(connection: Connection, images: Iterable[int]) -> dict[int, int]:
-    """Person whose marks the lead has chosen, by image."""
-    rows = connection.execute(
-        "SELECT image, json_extract(detail, '$.person'), max(id) FROM events WHERE kind = 'settle' "
-        "AND image IN (SELECT value FROM json_each(?)) GROUP BY image",
-        (json.dumps(list(images)),),
-    )
-    return {image: person for image, person, _ in rows.fetchall() if person is not None}
-
-
 def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping[str, Any]) -> None:
     """Store the columns of a stroke, within a transaction.
 
@@ -199,7 +162,7 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
-    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "started", "proposal")
+    names = ("uuid", "number", "tool", "x", "y", "w", "h", "started")
     return [
         {name: row[name] for name in names}
         | {"erase": bool(row["erase"]), "runs": to_text(row["runs"])}
@@ -227,12 +190,29 @@ class Patch:
 EMPTY = Patch(0, 0, np.zeros((0, 0), bool))
 
 
+def disc(x: int, y: int, width: int, height: int) -> Patch:
+    """Disc of a point in an image of a width and a height: centers of pixels within the radius."""
+    radius = POINT_RADIUS * min(width, height)
+    reach = int(radius)
+    left, top = max(0, x - reach), max(0, y - reach)
+    columns = np.arange(left, min(width, x + reach + 1)) - x
+    rows = np.arange(top, min(height, y + reach + 1)) - y
+    return Patch(left, top, columns**2 + rows[:, None] ** 2 <= radius**2)
+
+
+def _patch(row: sqlite3.Row) -> Patch:
+    """Pixels of a stroke."""
+    x, y, w, h = (row[key] for key in "xywh")
+    if row["tool"] == "point":
+        return disc(x, y, row["width"], row["height"])
+    return Patch(x, y, decode_runs(row["runs"], w * h).reshape(h, w))
+
+
 def fold(rows: Iterable[sqlite3.Row]) -> Patch:
     """Mask that strokes make, which are ordered by number and not undone."""
-    strokes = [(tuple(row[key] for key in "xywh"), bool(row["erase"]), row["runs"]) for row in rows]
-    canvas = _frame([box for box, erases, _ in strokes if not erases])
-    for (x, y, w, h), erases, runs in strokes:
-        stroke = Patch(x, y, decode_runs(runs, w * h).reshape(h, w))
+    strokes = [(_patch(row), bool(row["erase"])) for row in rows]
+    canvas = _frame([patch for patch, erases in strokes if not erases])
+    for stroke, erases in strokes:
         ours, theirs = _common(canvas, stroke)  # an eraser may reach beyond what is painted
         if erases:
             canvas.bits[ours] &= ~stroke.bits[theirs]
@@ -241,10 +221,11 @@ def fold(rows: Iterable[sqlite3.Row]) -> Patch:
     return canvas
 
 
-def _frame(boxes: Sequence[tuple[int, ...]]) -> Patch:
-    """Empty mask of the common bounding box of boxes (x, y, w, h)."""
-    if not boxes:
+def _frame(patches: Sequence[Patch]) -> Patch:
+    """Empty mask of the common bounding box of masks."""
+    if not patches:
         return EMPTY
+    boxes = [(one.x, one.y, *one.bits.shape[::-1]) for one in patches]
     left, top = min(x for x, *_ in boxes), min(y for _, y, *_ in boxes)
     right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
     return Patch(left, top, np.zeros((bottom - top, right - left), bool))
@@ -262,56 +243,42 @@ def _common(a: Patch, b: Patch) -> tuple[tuple[slice, slice], tuple[slice, slice
     return within(a), within(b)
 
 
-def overlap_of(a: Patch, b: Patch) -> int:
-    """Number of pixels that are marked in both of two masks."""
-    ours, theirs = _common(a, b)
-    return int(np.count_nonzero(a.bits[ours] & b.bits[theirs]))
+def small_work(connection: Connection, row: sqlite3.Row, person: int, side: int) -> dict[str, Any]:
+    """What a person has done on an image, as JSON: answer, and marks in a small frame.
 
-
-def small_marks(
-    connection: Connection, image: int, person: int, size: tuple[int, int], side: int
-) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Marks in a frame with sides of at most `side` pixels, as JSON: those touched by a mark."""
+    The sides of the frame have at most `side` pixels; those that a mark touches are marked.
+    """
+    size = (row["width"] or 1, row["height"] or 1)
     factor = max(1.0, max(size) / side)
-    width, height = (max(1, round(one / factor)) for one in size)
-    made = []
-    for name, mask in masks_of(connection, image, person).items():
-        small = np.zeros((height, width), bool)
-        if mask.bits.size:
-            frame = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
-            places = (
-                np.minimum((np.arange(first, first + count) / factor).astype(int), size - 1)
-                for count, first, size in frame
-            )
-            (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
-            touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
-            small[np.ix_(ys, xs)] = touched
-        if (bounds := bounding_runs(small)) is not None:
-            box = dict(zip("xywh", bounds[:4], strict=True))
-            made.append({"class": name, **box, "runs": to_text(bounds[4])})
-    return (width, height), made
+    width, height = frame = [max(1, round(one / factor)) for one in size]
+    mask, made = mask_of(connection, row["id"], person), None
+    small = np.zeros((height, width), bool)
+    if mask.bits.size:
+        sides = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
+        places = (
+            np.minimum((np.arange(first, first + count) / factor).astype(int), end - 1)
+            for count, first, end in sides
+        )
+        (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
+        touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
+        small[np.ix_(ys, xs)] = touched
+    if (bounds := bounding_runs(small)) is not None:
+        made = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
+    answer = answer_of(connection, row["id"], person) or {}
+    state = answer.get("state")
+    fits = state not in JUDGED or (made is not None) == (state == "marked")
+    return {"state": state, "fits": fits, "frame": frame, "mark": made}
 
 
-def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:
-    """Mask of each class that a person has marked on an image."""
+def mask_of(connection: Connection, image: int, person: int) -> Patch:
+    """What a person has marked on an image."""
     rows = connection.execute(
-        "SELECT class, erase, x, y, w, h, runs FROM strokes "
+        "SELECT tool, erase, x, y, w, h, runs, width, height FROM strokes "
+        "JOIN images ON images.id = image "
         "WHERE image = ? AND person = ? AND undone = 0 ORDER BY number",
         (image, person),
     )
-    by_class: dict[str, list[sqlite3.Row]] = {}
-    for row in rows:
-        by_class.setdefault(row["class"], []).append(row)
-    return {name: fold(strokes) for name, strokes in by_class.items()}
-
-
-def union(masks: Iterable[Patch]) -> Patch:
-    """Pixels that are marked in any of several masks."""
-    parts = [one for one in masks if one.bits.size]
-    whole = _frame([(one.x, one.y, *one.bits.shape[::-1]) for one in parts])
-    for one in parts:
-        whole.bits[_common(whole, one)[0]] |= one.bits
-    return whole
+    return fold(rows.fetchall())
 
 
 def has_marks(connection: Connection, image: int, person: int) -> bool:
@@ -323,10 +290,10 @@ def has_marks(connection: Connection, image: int, person: int) -> bool:
     ).fetchone()
     if not painted or not erased:
         return bool(painted)
-    return any(one.bits.any() for one in masks_of(connection, image, person).values())
+    return bool(mask_of(connection, image, person).bits.any())
 
 
-STATES = ("marked", "nothing", "cannot_judge", "skipped")
+STATES = ("marked", "nothing", "cannot_judge")
 JUDGED = STATES[:2]  # that say what is marked
 _OWN = "WHERE image = :image AND person = :person"
 
@@ -343,26 +310,12 @@ def save_answer(connection: Connection, image: int, person: int, answer: Mapping
             raise conflict("nothing is marked; mark something, or answer: nothing to mark")
         if state == "nothing" and marks:
             raise conflict("something is marked; erase it or undo it, or answer: marked")
-    old = connection.execute(
-        "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
-    ).fetchone()
-    before = old is not None and old["state"] != "skipped"
-    connection.execute("DELETE FROM answers_aside WHERE image = ? AND person = ?", (image, person))
-    detail = {name: answer[name] for name in ("state", "label", "certainty")}
-    event = note(connection, image, person, "answer", detail)
-    own = {"image": image, "person": person, "at": now(), "event": event, **answer}
-    _insert(connection, "INSERT OR REPLACE INTO answers", own)
-    _add_places(connection, image, before - (state != "skipped"))
-
-
-def has_work(connection: Connection, image: int) -> bool:
-    """Whether people have marked an image, or found nothing to mark on it."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM strokes WHERE image = :image AND undone = 0) OR EXISTS "
-        "(SELECT 1 FROM answers WHERE image = :image AND state IN ('marked', 'nothing'))",
-        {"image": image},
-    ).fetchone()
-    return bool(row[0])
+    key = {"image": image, "person": person}
+    before = connection.execute(f"DELETE FROM answers {_OWN}", key).rowcount
+    connection.execute(f"DELETE FROM answers_aside {_OWN}", key)
+    (newest,) = connection.execute("SELECT coalesce(max(number), 0) FROM answers").fetchone()
+    _insert(connection, "INSERT INTO answers", key | {"at": now(), "number": newest + 1, **answer})
+    _add_places(connection, image, before - 1)
 
 
 def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
@@ -378,22 +331,6 @@ def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
         if has_marks(connection, image, person):
             names.setdefault(image, []).append(name)
     return names
-
-
-def withdraw_others(connection: Connection, image: int) -> None:
-    """Withdraw what people answered to an image without work, within a transaction.
-
-    Its file is another image now: it is open again, and what was undone cannot be redone.
-    """
-    connection.execute(
-        "UPDATE strokes SET undone = 2, proposal = NULL WHERE image = ? AND undone > 0", (image,)
-    )
-    connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
-    rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
-    for person, state in rows.fetchall():
-        note(connection, image, person, "answer_withdrawn", {"state": state})
-        connection.execute("DELETE FROM answers WHERE image = ? AND person = ?", (image, person))
-        _add_places(connection, image, int(state != "skipped"))
 
 
 def _add_places(connection: Connection, image: int, change: int) -> None:
@@ -432,5 +369,5 @@ def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any]
         f"SELECT * FROM answers {_OWN} UNION ALL SELECT * FROM answers_aside {_OWN}",
         {"image": image, "person": person},
     ).fetchone()
-    names = ("state", "label", "certainty", "at", "seconds", "proposal")
+    names = ("state", "label", "at", "seconds")
     return None if row is None else {name: row[name] for name in names}

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sqlite3
-import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from preceptor.deploy import http
-from preceptor.deploy.http import RefusedError, Reply
+from preceptor.deploy.http import Reply
 from preceptor.label import calls, marks, queue
-from preceptor.label.calls import Call, Labeling, Person, Session
+from preceptor.label import images as files
+from preceptor.label.calls import Call, Person, Session
 from preceptor.label.db import Connection, read_setting
-from preceptor.label.images import PictureError, version_of, view_of
-from preceptor.label.proposals import LEVEL
 
 _LISTED = 10  # images that cannot be shown, at the end
-SMALL = 1024  # largest side of a small picture
+SMALL = 256  # largest side of a small picture
 CELLS = 24  # images of the grid that are sent at a time
 _DAMAGED = 422  # status of a picture that cannot be shown
 
@@ -32,16 +29,14 @@ def next_images(call: Call) -> Reply:
     before, after = call.asked("before"), call.asked("after")
     if before is not None:
         numbers = queue.answered_before(call.reading, person.id, before, count)
-    elif "skipped" in call.query:
-        numbers = queue.skipped(call.reading, person.id, count)
+    elif "rest" in call.query:  # at the end: what cannot be had is told
+        numbers = []
     else:
         numbers = calls.hand_out(call, count, after)
     images = []
     for row in calls.sized(labeling, call.reading, numbers):
-        images.append({key: row[key] for key in ("id", "width", "height")} | _view(row))
-        if images[-1]["view"] == "tiles" and not row["problem"]:
-            labeling.builder.submit(_build, labeling, row)
-    if images and "skipped" not in call.query:
+        images.append({"id": row["id"]})
+    if images:
         return http.told({"images": images})
     hidden = queue.not_shown(call.reading)
     problems = [{"name": PurePath(path).name, "problem": why} for path, why in hidden[:_LISTED]]
@@ -50,108 +45,64 @@ def next_images(call: Call) -> Reply:
     return http.told(told | {"reserved": reserved})
 
 
-def _build(labeling: Labeling, row: sqlite3.Row) -> None:
-    try:
-        labeling.pictures.pyramid(calls.path_of(labeling, row))
-    except PictureError as error:
-        calls.note_problem(labeling, row, error)
-    except (OSError, RefusedError):  # told when a tile is asked for
-        pass
-
-
-def _view(row: sqlite3.Row) -> dict[str, Any]:
-    view, levels = view_of(row["width"] or 1, row["height"] or 1)
-    return {"view": view, "levels": levels}
-
-
 def image(call: Call) -> Reply:
-    """One image with the person's own strokes and answer, and the proposal."""
+    """One image with the person's own strokes and answer."""
     person = call.someone
     labeling = call.labeling
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
-    proposal = None
-    if row["problem"] is None and labeling.proposals is not None:
-        proposal = labeling.proposals.shown(row, call.asked("level", 100) or LEVEL)
     return http.told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
-        | _view(row)
         | {
             "name": PurePath(row["path"]).name,
             "version": row["looked_at"],
             "strokes": marks.strokes_of(call.reading, row["id"], person.id),
             "answer": marks.answer_of(call.reading, row["id"], person.id),
-            "note": marks.remark_of(call.reading, row["id"], person.id),
-            "proposal": proposal,
         }
     )
 
 
 def picture(call: Call, *, small: bool = False) -> Reply:
-    """The picture as one JPEG file, or a tile of its pyramid, or a small one."""
+    """The picture as a JPEG file, or a small one."""
     labeling = call.labeling
-    side = max(1, call.asked("side", SMALL) or SMALL)
-    place = [call.number(key, 10_000) for key in ("level", "column", "row") if key in call.path]
-    view = "tiles" if place else "whole"
     (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
     if row["problem"] is not None:
         return http.refused(_DAMAGED, row["problem"])
-    if not small and _view(row)["view"] != view:
-        raise http.unknown(f"this image is sent as {_view(row)['view']}")
     path = calls.path_of(labeling, row)
     try:
-        more = f"s{side}" if small else "-".join(map(str, place))
-        tag = f'"{version_of(path)}{more}"'
+        tag = f'"{row["id"]}-{files.version_of(path)}{"s" if small else ""}"'
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if tag in call.headers.get("if-none-match", ""):
             return Reply(b"", "image/jpeg", 304, headers)
-        made = labeling.pictures
-        if small:
-            content = made.small(path, side)
-        else:
-            content = made.tile(path, *place) if place else made.whole(path)
-    except PictureError as error:
+        content = files.small(path, SMALL) if small else files.picture(path)
+    except files.PictureError as error:
         calls.note_problem(labeling, row, error)
         return http.refused(_DAMAGED, str(error))
-    except OSError as error:
-        raise RefusedError(507, f"the tiles cannot be written ({error.strerror})") from error
-    if content is None:
-        raise http.unknown("there is no such tile")
     return Reply(content, "image/jpeg", 200, headers)
 
 
 def open_image(call: Call) -> Reply:
-    """Open an image in a tab, renew it and the next ones, take it over, or close the tab."""
+    """Keep an image and the next ones for the person, or give them back when a tab is closed."""
     person, row, labeling = call.someone, call.image(), call.labeling
     body = calls.checked(calls.OpenBody, call)
-    if body.close:
-        if labeling.tabs.close(person.id, body.tab):
-            with labeling.handing_out:  # what is begun stays: nobody else is to mark it again
-                labeling.claims.drop_all(person.id)
-                queue.claim_begun(call.reading, labeling.claims, person.id)
-        return http.told({"ok": True})
-    _own_tab(call, row["id"], body.tab, take=body.take)
-    # An image that the person has answered has its place already; looked at, it takes no other.
-    answered = call.reading.execute(
-        "SELECT 1 FROM answers WHERE image = ? AND person = ? AND state != 'skipped'",
-        (row["id"], person.id),
-    ).fetchone()
-    own = [] if answered else [row["id"]]
     with labeling.handing_out:
+        if body.close:
+            labeling.claims.drop_all(person.id)
+            # What is begun stays: nobody else is to mark it again.
+            queue.claim_begun(call.reading, labeling.claims, person.id)
+            return http.told({"ok": True})
+        # An image that the person has answered has its place already; looked at, it takes no other.
+        answered = call.reading.execute(
+            "SELECT 1 FROM answers WHERE image = ? AND person = ?", (row["id"], person.id)
+        ).fetchone()
         kept = queue.still_open(call.reading, person.id, labeling.claims, body.line)
-        labeling.claims.take([*own, *kept], person.id)
+        labeling.claims.take([*([] if answered else [row["id"]]), *kept], person.id)
     return http.told({"ok": True, "line": kept})
 
 
-def _own_tab(call: Call, image: int, tab: str, *, take: bool = False) -> None:
-    """Check that no other tab of the person has the image, which this one has from now on."""
-    if not call.labeling.tabs.open(image, call.someone.id, tab, take=take):
-        raise http.conflict("this image is open in another tab; continue there, or take it over")
-
-
 def _marked_row(call: Call) -> sqlite3.Row:
-    """Row of the image; what people did is saved also while no image can be reached."""
-    (row,) = calls.sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
-    return row
+    """Row of the image with its size; work on it is saved also while no image can be reached."""
+    row = call.image()
+    return row if row["width"] else calls.sized(call.labeling, call.reading, [row["id"]])[0]
 
 
 def strokes(call: Call) -> Reply:
@@ -160,36 +111,32 @@ def strokes(call: Call) -> Reply:
     row = _marked_row(call)
     if row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be marked")
-    stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
-    _check_proposal(call.reading, row, body.proposal)
-    _own_tab(call, row["id"], body.tab)
+    stroke = _stroke_of(body, row["width"], row["height"])
     _change_marks(
         call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
     )
     return http.told({"ok": True})
 
 
-def _stroke_of(
-    body: calls.StrokeBody, classes: Collection[str], width: int, height: int
-) -> dict[str, Any]:
+def _stroke_of(body: calls.StrokeBody, width: int, height: int) -> dict[str, Any]:
     """Columns of a stroke on an image of a size."""
     if (body.width, body.height) != (width, height):
         raise http.conflict(
             f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
             f"{body.height}: its file was replaced"
         )
-    if body.class_ not in classes:
-        raise http.malformed(f"class: one of {', '.join(classes)} is needed")
     for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
         if end > (width if key in "xw" else height) - (key in "xy"):
             raise http.malformed(f"{key}: the rectangle lies beside the image")
+    if body.tool == "point" and (body.w, body.h, body.erase) != (1, 1, False):
+        raise http.malformed("w: a point is one pixel, which is not erased")
     try:
         code = marks.from_text(body.runs)
         if len(marks.run_lengths(code, body.w * body.h)) < 2:
             raise ValueError("no pixel is marked")
     except ValueError as error:
         raise http.malformed(f"runs: {error}") from error
-    return body.model_dump(by_alias=True, exclude={"tab", "width", "height"}) | {"runs": code}
+    return body.model_dump(exclude={"tab", "width", "height"}) | {"runs": code}
 
 
 def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) -> None:
@@ -204,18 +151,9 @@ def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) 
         call.labeling.claims.take([image], person)
 
 
-def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int | None) -> None:
-    known = connection.execute(
-        "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
-    ).fetchone()
-    if proposal is not None and known is None:
-        raise http.malformed("proposal: there is no such proposal for this image")
-
-
 def turn_stroke(call: Call, *, undone: bool) -> Reply:
     """Undo the newest stroke, or redo the one that was undone last."""
     person, row, body = call.someone, call.image(), calls.checked(calls.TurnBody, call)
-    _own_tab(call, row["id"], body.tab)
     _change_marks(
         call,
         row["id"],
@@ -233,24 +171,11 @@ def answer(call: Call) -> Reply:
     given = body.model_dump(exclude={"tab"})
     if body.state in marks.JUDGED and row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be judged")
-    _check_proposal(call.reading, row, body.proposal)
-    _own_tab(call, row["id"], body.tab)
 
     call.labeling.database.write(
         lambda writing: marks.save_answer(writing, row["id"], person.id, given)
     )
     call.labeling.claims.drop(row["id"], person.id)
-    return http.told({"ok": True})
-
-
-def remark(call: Call) -> Reply:
-    """Save a note of the person on an image."""
-    person, row, body = call.someone, call.image(), calls.checked(calls.NoteBody, call)
-    call.labeling.database.write(
-        lambda writing: marks.note(
-            writing, row["id"], person.id, "note", {"text": body.text.strip()}
-        )
-    )
     return http.told({"ok": True})
 
 
@@ -261,12 +186,10 @@ _PAGE = """<!doctype html>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
 <body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
 """
-_NO_WAY = {
-    "local": "<p>This page needs the link that <code>preceptor label</code> has printed in the "
-    "terminal: open it once in this browser.</p>",
-    "links": "<p>This page needs your own link: ask whoever has started "
-    "<code>preceptor label</code> for it.</p>",
-}
+_NO_WAY = (
+    "<p>This page needs the link that <code>preceptor label</code> has printed in the terminal: "
+    "open it once in this browser.</p>"
+)
 
 
 def page(call: Call) -> Reply:
@@ -274,7 +197,7 @@ def page(call: Call) -> Reply:
     if "token" in call.query:
         session = _by_token(call, call.query["token"])
         if session is None:
-            return _entry(call, "<p>This link is not valid (any more).</p>")
+            return _entry("<p>This link is not valid (any more).</p>")
         headers = {"set-cookie": set_cookie(call, session)}
         if call.headers.get("sec-fetch-site") in ("none", "same-origin"):
             return _html(b"", 303, headers | {"location": "/"})
@@ -284,7 +207,7 @@ def page(call: Call) -> Reply:
         main = '<p><a href="/">Continue</a></p>'
         return _html(_PAGE.format(head=head, main=main).encode(), 200, headers)
     if call.session is None:
-        return _entry(call, "")
+        return _entry("")
     return _html(call.labeling.static["index.html"].read_bytes(), 200)
 
 
@@ -293,48 +216,36 @@ def _html(content: bytes, status: int, headers: Mapping[str, str] = {}) -> Reply
 
 
 def _by_token(call: Call, token: str) -> Session | None:
-    keys = call.labeling.keys
-    if calls.same(token, keys.lead_token):
-        lead, session = call.labeling.lead, call.session
-        if session is not None and session.role == "lead" and lead in (0, session.person):
-            return session  # tabs that are open keep their tokens
-        own = 0 if call.person is None else call.person.id
-        return Session("lead", lead or own, secrets.token_hex(16))
-    number = calls.number_of(token.partition("-")[0], 2**53) or 0
-    stored = calls.link_of(call.reading, number) if call.labeling.access == "links" else None
-    if stored is None or not calls.same(calls.key_hash(token), stored):
+    if not calls.same(token, call.labeling.keys.token):
         return None
-    return Session("linked", number, stored[:32])
+    return call.session or Session(0, secrets.token_hex(16))  # open tabs keep their tokens
 
 
-def _entry(call: Call, note: str) -> Reply:
-    main = note + _NO_WAY[call.labeling.access]
-    return _html(_PAGE.format(head="", main=main).encode(), 403)
+def _entry(note: str) -> Reply:
+    return _html(_PAGE.format(head="", main=note + _NO_WAY).encode(), 403)
 
 
 def set_cookie(call: Call, session: Session) -> str:
     """Header that sets the cookie of a session."""
     value = call.labeling.keys.cookie(session)
-    lasting = f"; Max-Age={30 * 86_400}" if session.role == "linked" else ""
-    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict{lasting}"
+    lasting = f"Max-Age={30 * 86_400}"
+    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict; {lasting}"
 
 
 def choose(call: Call) -> Reply:
     """Choose or make the person of the session."""
     session = call.session
     assert session is not None
-    if session.role == "linked":
-        raise http.forbidden("this link belongs to one person; another person has another link")
     name = calls.check_name(http.parse(call.content).get("name"))
     person = calls.person_by_name(call.reading, name)
     if person is None:
         person = call.labeling.database.write(lambda writing: calls.add_person(writing, name))
     headers = {"set-cookie": set_cookie(call, replace(session, person=person.id))}
-    return http.told({"person": _shown(session, person)}, headers=headers)
+    return http.told({"person": _shown(person)}, headers=headers)
 
 
-def _shown(session: Session, person: Person) -> dict[str, Any]:
-    return {"id": person.id, "name": person.name, "lead": calls.leads(session)}
+def _shown(person: Person) -> dict[str, Any]:
+    return {"id": person.id, "name": person.name}
 
 
 def state(call: Call) -> Reply:
@@ -344,21 +255,21 @@ def state(call: Call) -> Reply:
     settings, shown = labeling.settings, None
     images, done = queue.count_done(call.reading)
     totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
+    totals["examined"] = queue.count_examined(call.reading)
     if person is not None:
-        shown = _shown(session, person)
+        shown = _shown(person)
         (totals["mine_done"],) = call.reading.execute(
-            "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
+            "SELECT count(*) FROM answers WHERE person = ?", (person.id,)
         ).fetchone()
         totals["mine_open"] = queue.count_open(call.reading, person.id)
     people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()
-    others = [row[0] for row in people] if session.role != "linked" else []
     return http.told(
         {
             "person": shown,
-            "people": others,
-            "fixed": session.role == "linked",
+            "people": [row[0] for row in people],
             "database": read_setting(call.reading, "identity"),
-            "classes": list(settings.classes),
+            "quick": labeling.quick,
+            "radius": marks.POINT_RADIUS,
             "labels": list(settings.labels),
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
@@ -382,74 +293,17 @@ STATIC = {
 """Kinds of files that are served, by suffix."""
 
 
-_ONE = threading.Lock()  # the comparisons are made once, however many pages ask
-
-
-def _need_lead(call: Call) -> None:
-    if not calls.leads(call.session):
-        raise http.forbidden("this page is for whoever leads; open the link of the terminal")
-
-
 def grid(call: Call) -> Reply:
-    """Images with their marks: of everybody for whoever leads, else the person's own."""
-    labeling, reading = call.labeling, call.reading
-    own = None if calls.leads(call.session) else call.someone.id
-    kind, side = call.query.get("filter", ""), max(1, call.asked("side", SMALL) or 256)
+    """Images by path, with the person's own marks."""
+    person, reading = call.someone.id, call.reading
+    kind = call.query.get("filter", "")
     if kind not in queue.FILTERS:
         raise http.malformed(f"filter: one of {', '.join(queue.FILTERS)} is needed")
-    scores: dict[int, float] = {}
-    if own is None:
-        with _ONE:
-            scores = queue.lowest_agreement(reading, labeling.comparisons)
-    low = {image for image, dice in scores.items() if dice < queue.LOW}
-    values = {
-        "person": 0 if call.person is None else call.person.id,
-        "search": call.query.get("search", ""),
-        "image": call.asked("image"),
-        "low": json.dumps(list(low - marks.settled_people(reading, low).keys())),
-        "after": call.asked("after") or 0,
-        "count": CELLS,
-    }
-    total, numbers = queue.found_images(reading, kind, own, values)
-    rows = calls.sized(labeling, reading, numbers, need_files=False)
-    settled = marks.settled_people(reading, numbers)
+    total, numbers = queue.found_images(reading, kind, person, call.asked("after") or 0, CELLS)
     cells = [
-        {key: row[key] for key in ("id", "width", "height", "problem")}
-        | {
-            "name": PurePath(row["path"]).name,
-            "version": row["looked_at"],
-            "agreement": scores.get(row["id"]),
-            "settled": settled.get(row["id"]) if own is None else None,
-            "people": queue.work_on(reading, row, own, side),
-        }
-        for row in rows
+        {key: row[key] for key in ("id", "problem")}
+        | {"name": PurePath(row["path"]).name, "version": row["looked_at"]}
+        | marks.small_work(reading, row, person, SMALL)
+        for row in calls.rows_of(reading, numbers)
     ]
-    return http.told({"total": total, "images": cells, "everybody": own is None})
-
-
-def settle(call: Call) -> Reply:
-    """Choose the person whose marks of an image are exported."""
-    _need_lead(call)
-    row, body = call.image(), calls.checked(calls.SettleBody, call)
-    lead = None if call.person is None else call.person.id
-    call.labeling.database.write(
-        lambda writing: marks.note(writing, row["id"], lead, "settle", {"person": body.person})
-    )
-    return http.told({"ok": True})
-
-
-def rename(call: Call) -> Reply:
-    """Rename a person."""
-    _need_lead(call)
-    body = calls.checked(calls.RenameBody, call)
-    call.labeling.database.write(
-        lambda writing: calls.rename_person(writing, body.person, body.name)
-    )
-    return http.told({"ok": True})
-
-
-def lead(call: Call) -> Reply:
-    """Progress, times and agreement of everybody."""
-    _need_lead(call)
-    with _ONE:
-        return http.told(queue.figures(call.reading, call.labeling.comparisons))
+    return http.told({"total": total, "images": cells})

@@ -33,7 +33,6 @@ class Row:
     path: str  # path from `Source.root`, or absolute if it is not below
     label: str = ""  # as in the manifest; "" = unknown
     split: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def rows_of(source: Source) -> list[Row]:
         fix = f"correct the paths, which start from {source.root}"
         findings.add(None, what, path_hint(table["path"].iloc[0]) or fix)
         findings.raise_if_any()
-    columns = (table[name].tolist() for name in ("label", "split", "source"))
+    columns = (table[name].tolist() for name in ("label", "split"))
     return [Row(*cells) for cells in zip(paths, *columns, strict=True)]
 
 
@@ -137,7 +136,7 @@ def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> dict
     Rows that are gone are hidden; their marks are kept. Returns the numbers of images by what has
     happened to them.
     """
-    stored = connection.execute("SELECT path, id, label, split, source, listed FROM images")
+    stored = connection.execute("SELECT path, id, label, split, listed FROM images")
     before = {path: (number, Row(path, *cells), listed) for path, number, *cells, listed in stored}
     added = [row for row in rows if row.path not in before]
     present = {row.path: row for row in rows if row.path in before}
@@ -148,12 +147,12 @@ def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> dict
         (number,) for path, (number, _, listed) in before.items() if listed and path not in present
     ]
     connection.executemany(
-        "INSERT INTO images (path, label, split, source, position) VALUES (?, ?, ?, ?, 0)",
-        [(row.path, row.label, row.split, row.source) for row in added],
+        "INSERT INTO images (path, label, split, position) VALUES (?, ?, ?, 0)",
+        [(row.path, row.label, row.split) for row in added],
     )
     connection.executemany(
-        "UPDATE images SET label = ?, split = ?, source = ?, listed = 1 WHERE id = ?",
-        [(row.label, row.split, row.source, number) for row, number, _, _ in changed],
+        "UPDATE images SET label = ?, split = ?, listed = 1 WHERE id = ?",
+        [(row.label, row.split, number) for row, number, _, _ in changed],
     )
     connection.executemany("UPDATE images SET listed = 0 WHERE id = ?", gone)
     write_setting(connection, "digest", source.digest)
@@ -188,40 +187,26 @@ def root_of(connection: Connection, database: Path) -> Path:
 def arrange(connection: Connection, settings: LabelSettings) -> None:
     """Order the images and count the people needed, if something of it has changed.
 
-    The overlap and the random position of an image depend on the seed and on its path alone: later
-    images do not change them.
+    The random position of an image depends on its path alone: later images do not change it.
     """
-    names = ("order", "seed", "overlap", "overlap_share")
-    key = [*(getattr(settings, name) for name in names), list(settings.splits)]
+    key = [settings.overlap, list(settings.splits)]
     if read_setting(connection, "arranged") == key:
         return
-    images = connection.execute("SELECT id, path, split, source, listed FROM images").fetchall()
-    draws = {row["id"]: _draws(settings.seed, row["path"]) for row in images}
-    by_source = settings.order == "source"
-    ordered = sorted(
-        images, key=lambda row: (row["source"] if by_source else "", draws[row["id"]][0])
-    )
+    images = connection.execute("SELECT id, path, split, listed FROM images").fetchall()
     counted = dict(
-        connection.execute(
-            "SELECT image, count(*) FROM answers WHERE state != 'skipped' GROUP BY image"
-        ).fetchall()
+        connection.execute("SELECT image, count(*) FROM answers GROUP BY image").fetchall()
     )
     values = []
-    for position, row in enumerate(ordered):
-        overlap = settings.overlap > 1 and draws[row["id"]][1] < settings.overlap_share
+    for position, row in enumerate(sorted(images, key=lambda row: _draw(row["path"]))):
         asked = not settings.splits or row["split"] in settings.splits
-        places = (settings.overlap if overlap else 1) - counted.get(row["id"], 0)
-        if not (row["listed"] and asked):
-            places = 0
-        values.append((position, int(overlap), int(asked), places, row["id"]))
+        places = settings.overlap - counted.get(row["id"], 0) if row["listed"] and asked else 0
+        values.append((position, int(asked), places, row["id"]))
     connection.executemany(
-        "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
+        "UPDATE images SET position = ?, asked = ?, places = ? WHERE id = ?", values
     )
     write_setting(connection, "arranged", key)
 
 
-def _draws(seed: int, path: str) -> tuple[int, float]:
-    """Random position and random share of an image."""
-    digest = hashlib.blake2b(f"{seed} {path}".encode(errors="surrogatepass"), digest_size=16)
-    raw = digest.digest()
-    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big") / 2**64
+def _draw(path: str) -> bytes:
+    """Random text of a path."""
+    return hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=8).digest()

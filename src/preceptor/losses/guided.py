@@ -8,8 +8,8 @@ Deep Learning-Based Synthetic Face Detection", WACV 2023.
 K is the number of images of the batch, v_k the weight of an image, w_k the weight of its map
 (0 = no guidance), y_k its label, and d the distance of the model's map from the target: of maps
 scaled to [0, 1] by their minimum and maximum, of signed evidence from a mask, or a weighted sum of
-several (`preceptor.losses.distances`). Training calls `guided_loss_terms`, `combine` and
-`inconsistency`; `GuidedLoss` is the interface for other training loops.
+several (`preceptor.losses.distances`). Training calls `guided_loss_terms` and `combine`;
+`GuidedLoss` is the interface for other training loops.
 """
 
 from __future__ import annotations
@@ -383,8 +383,7 @@ def inconsistency(
 ) -> Tensor:
     """(B,) divergence D_KL(p(x_k) ‖ p(x'_k)) of predictions, of images changed outside their maps.
 
-    x' is the image in which `preceptor.data.augment` has changed what the map leaves out; the loss
-    L + λ · 1/K Σ_k v_k K_k adds it to the guided loss L of x'. Exactly 0 for images that were not
+    x' is the image in which what the map leaves out was changed. Exactly 0 for images that were not
     changed. The gradient flows through both predictions, since the one for the unchanged image must
     not depend on the changed part either. Unlike a squared difference of logits, the divergence
     does not depend on their common offset, and it is the same for heads with one logit.

@@ -203,7 +203,7 @@ def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
             )
     if pool == model.spec.pool:  # a second model would add its own hooks to the network
         return model
-    return GuidedModel(model.backbone, replace(model.spec, pool=pool))
+    return GuidedModel(model.backbone, replace(model.spec, pool=pool), model.takes)
 
 
 def _sized(

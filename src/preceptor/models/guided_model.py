@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +75,15 @@ class GuidedModel(nn.Module):
     Args:
         backbone: Network with its classifier, in the interface of timm's.
         spec: Specification of the model.
+        takes: (K, h, w) of the features that it takes for images, see `models.frozen`; () = images.
     """
 
-    def __init__(self, backbone: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, backbone: nn.Module, spec: ModelSpec, takes: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
+        self.takes = takes
+        self.frozen: tuple[str, ...] = ()  # modules that are never trained; the last is the highest
         # Where the network is already: `with_pool` and `guide` take networks of a GPU too.
         device = next((part.device for part in backbone.parameters()), None)
         for name, values in (("mean", spec.mean), ("std", spec.std)):
@@ -290,8 +293,17 @@ class GuidedModel(nn.Module):
             entered = entered.clone()
         return entered
 
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode, except of what is frozen, which has the latter."""
+        super().train(mode)
+        for name in self.frozen:
+            self.backbone.get_submodule(name).eval()
+        return self
+
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError."""
+        if self.takes:  # features
+            return images.float()
         if images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}; give uint8 images, from 0 to 255")
         if images.ndim != 4 or images.shape[1] != self.spec.in_chans:
@@ -339,7 +351,7 @@ class GuidedModel(nn.Module):
     def _blank(self) -> ModelOutput:
         """Output for two blank images in evaluation mode."""
         some = next(self.parameters())
-        size = (2, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
+        size = (2, *(self.takes or (self.spec.in_chans, *[self.spec.input_size] * 2)))
         # Not in inference mode: what a network then caches cannot be trained with.
         # Nor under autocast: before torch 2.11 it keeps casts that were made without gradients.
         whole = torch.autocast(some.device.type, enabled=False)

@@ -39,7 +39,7 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
         raise InputError(refuse + str(error).removeprefix(f"{model.spec.backbone}: ")) from error
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.no_grad(), _other_values(model, head, trained, generator):
-        images = _images(model, generator)
+        images = random_images(model, generator)
         logits, features = model.mean_pooled(images)
         if features.shape[1] != head.in_features:
             raise InputError(
@@ -94,7 +94,9 @@ def _other_values(
                 value.copy_(old)
 
 
-def _images(model: GuidedModel, generator: torch.Generator) -> Tensor:
+def random_images(model: GuidedModel, generator: torch.Generator | None = None) -> Tensor:
+    """Two random images in the format of a model, normalized; always the same by default."""
+    generator = generator or torch.Generator().manual_seed(0)
     side = model.spec.input_size
     images = torch.randn((2, model.spec.in_chans, side, side), generator=generator)
     some = next(model.parameters())
@@ -112,7 +114,7 @@ def check_grad_cam(model: GuidedModel) -> str | None:
             for name in model.norms_after_features():
                 if not statistics(model.backbone.get_submodule(name)):
                     return f"its {name} is batch norm without running statistics, where images meet"
-            images = _images(model, generator).requires_grad_()
+            images = random_images(model, generator).requires_grad_()
             shape = tuple(model.mean_pooled(images).features.shape)
             if len(shape) != 4 or shape[0] != 2:
                 return f"its features are {shape}, of other things than images"

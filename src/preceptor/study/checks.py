@@ -31,7 +31,13 @@ from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.last_layer import check_images, check_last_layer, clean_sets
-from preceptor.training.prepare import build_for, image_formats, method_of, step_seconds
+from preceptor.training.prepare import (
+    build_for,
+    image_formats,
+    method_of,
+    pixels_needed,
+    step_seconds,
+)
 from preceptor.training.validation import check_readout
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
@@ -271,11 +277,15 @@ class Size(NamedTuple):
     seeds: int
 
 
-# From small to large. SMALL learns from random weights; large networks need pretrained ones.
-SMALL = "test_byobnet"
-SIZES = [Size(SMALL, *one) for one in ((48, 150, 3), (64, 300, 3), (64, 600, 3), (64, 1000, 5))]
-SIZES += [Size(SMALL, 96, 1500, 5), Size(SMALL, 128, 3000, 5), Size("resnet18", 160, 500, 5)]
-SIZES += [Size("resnet50", 224, 1000, 5), Size("resnet50", 224, 3000, 10)]
+# From small to large: networks with pretrained weights, which are frozen where there is no GPU, and
+# one that learns from random weights.
+PRETRAINED, SCRATCH = "mobilenetv2_100", "resnet10t"
+SIZES = [Size(PRETRAINED, 160, *one) for one in ((200, 3), (400, 3), (600, 5), (1000, 5))]
+SIZES += [Size("resnet18", 160, 1000, 5), Size("resnet50", 224, 1000, 5)]
+SIZES += [Size("resnet50", 224, 3000, 10)]
+SCRATCH_SIZES = [Size(SCRATCH, 64, *one) for one in ((150, 3), (300, 3), (600, 3))]
+SCRATCH_SIZES += [Size(SCRATCH, 96, 1000, 5), Size(SCRATCH, 128, 2000, 5)]
+FROZEN = 0.75  # of mobilenetv2_100: blocks 0 to 4, after which a step takes a ninth of the time
 FORWARD_SHARE = 1 / 3  # of a training step
 REAL_STEP = 1.25  # time of a training step with its images ÷ a timed one, fitted on four data sets
 STEP_OVERHEAD = 1.5  # seconds of a step of a study beside its images: data, model, results
@@ -290,36 +300,47 @@ def estimate_seconds(
     classes: Sequence[str],
     validation: int,
     jobs: int,
-    rate: float = 0.0,
+    rates: tuple[float, float] | None = None,
 ) -> float:
     """Estimated wall time of steps in seconds, infinite if a batch does not fit into memory;
-    `rate`: seconds of an image, 0 = measured here.
+    `rates`: seconds of an image in a step, and in one of the whole network; None = measured here.
     """
     seconds = 0.0
+
+    def rate(run: RunConfig) -> float:
+        how = run.training
+        form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
+        part = None if how.frozen is None else (how.frozen, pixels_needed(run))
+        speed = how.in_chans, how.precision, how.threads, how.channels_last, part
+        key = repr((form, speed, len(classes), jobs))
+        if key not in _rates:
+            _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
+        return _rates[key]  # infinite: a batch does not fit into memory
+
     for step in steps:
         run = step.config
         if run is None:
             continue
-        how = run.training
-        form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
-        speed = how.in_chans, how.precision, how.threads, how.channels_last
-        key = repr((form, speed, len(classes), jobs))
-        if not rate and key not in _rates:
-            _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
-        each = rate or _rates[key]  # infinite: a batch does not fit into memory
-        images = step.cost
+        each, whole = rates or (rate(run), rate(without_frozen(run)))
+        own = step.cost * whole
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs
-            images = images * REAL_STEP * _cost(run) + FORWARD_SHARE * validation * (epochs + 1)
-        seconds += images * each + STEP_OVERHEAD
+            own = step.cost * REAL_STEP * _cost(run) * each
+            own += FORWARD_SHARE * validation * (epochs * each + whole)
+        seconds += own + STEP_OVERHEAD
     return seconds / max(jobs, 1)
+
+
+def without_frozen(run: RunConfig) -> RunConfig:
+    """The same run of the whole network."""
+    return run.model_copy(update={"training": run.training.model_copy(update={"frozen": None})})
 
 
 def _cost(run: RunConfig) -> float:
     """Time of a training step ÷ that of a plain one."""
     method = method_of(run.training) if run.alpha != 1 else None
     if method is None:
-        return 2.0 if run.training.consistency else 1.0
+        return 1.0
     return _COSTS.get(method.name, 2.2 if method.needs & {"changed", "gradient"} else 1.0)
 
 

@@ -342,7 +342,7 @@ class Protocol:
         training = training_of(self.study, setting.guidance, setting.steps)
         changes = {"outside": "mean", "outside_rate": 1.0}
         augmentation = training.augmentation.model_copy(update=changes)
-        own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
+        own = {"augmentation": augmentation, "distance": "l2"}
         config = run_config(
             self.study,
             backbone,

@@ -38,7 +38,6 @@ from preceptor.losses.guided import (
     combine,
     gradient_norms,
     guided_loss_terms,
-    inconsistency,
 )
 from preceptor.models.guided_model import GuidedModel, in_precision
 from preceptor.saliency.maps import correlation
@@ -49,6 +48,7 @@ from preceptor.training.record import (
     flat_metrics,
     load_progress,
     metrics_table,
+    restore,
     save_progress,
     snapshot,
 )
@@ -209,16 +209,7 @@ class Trainer:
             loss, logits, sums = self._distance_loss(images, targets)
         else:
             loss, logits, sums = self._method_loss(self.method, images, targets, batch.input_maps)
-        apart: dict[str, Tensor] = {}
-        if consistency := self.config.consistency:
-            apart["inconsistency"] = logits.new_zeros(())
-        if batch.unchanged is not None and batch.changed is not None:
-            unchanged, *_ = self.forward(self._input(batch.unchanged))
-            which = batch.changed.to(self.device)
-            divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
-            loss = loss + consistency * divergence.mean()
-            apart["inconsistency"] = divergence.detach().sum()
-        return loss, {"loss": loss.detach() * len(logits)} | sums | apart
+        return loss, {"loss": loss.detach() * len(logits)} | sums
 
     def _targets(self, batch: Batch) -> Targets:
         """Labels, maps and weights of a batch on the device."""
@@ -305,7 +296,7 @@ class Trainer:
             process.beat()
         classes = len(self.model.spec.image_classes or self.model.spec.classes)
         _, mean = mean_losses(method, measured, self.guided_forward)
-        self.model.load_state_dict(kept)
+        restore(self.model, kept)
         return math.log(classes) / mean
 
 
@@ -336,7 +327,8 @@ def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) 
 
 
 def new_optimizer(settings: Training, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Optimizer of a run."""
+    """Optimizer of a run, of what is not frozen."""
+    weights = [one for one in weights if one.requires_grad]
     lr, decay = settings.lr, settings.weight_decay
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)

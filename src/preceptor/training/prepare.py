@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -21,17 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import Training
+from preceptor.config.training import Augmentation, Training
+from preceptor.data.cache import Features
 from preceptor.data.loader import Rows
+from preceptor.data.store import Store, fill
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.inference.predict import to_device
 from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.maps.sources import build_map_targets, guided_by_marks, marked_classes
 from preceptor.metrics.split_names import SWAPPED
 from preceptor.models.build import build_model
+from preceptor.models.frozen import cut, freeze
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import MARKS, Pool
 from preceptor.training.validation import selects_by_swaps
@@ -150,7 +155,12 @@ def build_for(
     if config.labels == "marks" and len(classes) != 2:
         config, classes = config.model_copy(update={"positive": MARKS[1]}), MARKS
     training = config.training
-    return build_model(
+    if training.frozen is not None and config.weights == "none":
+        raise InputError(
+            f"frozen is {training.frozen}, and weights is none: random weights would be kept; give "
+            "weights of the network, or leave frozen out"
+        )
+    model = build_model(
         config.backbone,
         classes,
         positive=config.positive,
@@ -166,6 +176,9 @@ def build_for(
         pool=Pool(training.pool, training.pool_top),
         network=config.network,
     )
+    if training.frozen is not None:
+        freeze(model, training.frozen)
+    return model
 
 
 def method_of(training: Training) -> Guidance | None:
@@ -210,6 +223,96 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
     marked = (manifest.map_mask & workspace.human_maps_from(config))[which]
     positive = model.spec.positive_index
     return replace(rows, labels=np.where(marked, positive, 1 - positive))
+
+
+def pixels_needed(config: RunConfig) -> str:
+    """Why features of its images and their mirror images do not do for a run; "" = they do."""
+    training, plain = config.training, Augmentation()
+    if training.cache == "none":
+        return "cache is none"
+    free = {"flip"} | (set() if config.changes_outside else {"outside", "outside_rate"})
+    for name in type(plain).model_fields:
+        if name not in free and getattr(training.augmentation, name) != getattr(plain, name):
+            return f"augmentation.{name} changes images"
+    method = method_of(training) if config.guided else None
+    if method is not None and not method.needs <= {"map", "layers"}:
+        return f"{method.name} changes images or differentiates by them"
+    return ""
+
+
+_FEATURE_BATCH = 32  # images; always as many, since a kernel may round by the size of its batch
+
+
+def trained_part(
+    config: RunConfig,
+    workspace: Workspace,
+    model: GuidedModel,
+    rows: Rows,
+    validation: Mapping[str, Rows],
+    tell: Callable[[str], None],
+) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
+    """What is trained of a model: all, or what follows cached features of its frozen part; and the
+    rows and validation sets that it takes.
+
+    Features of images, and of the mirror images of `rows`, are computed where the cache has none.
+
+    Raises:
+        InputError: The features do not fit on the disk, or into half precision.
+    """
+    if not model.frozen:
+        return model, rows, {**validation}
+    parts, settings, device = cut(model, model.frozen[-1]), config.training, model.device
+    layer = parts.layer.name
+
+    def features_of(pixels: Tensor) -> Tensor:
+        return parts.features(to_device(pixels, device, settings.channels_last))
+
+    if why := pixels_needed(config):
+        batch, started = rows.batch(np.arange(settings.batch_size) % len(rows)), time.perf_counter()
+        features_of(batch.images)
+        cost = f"for every batch ({time.perf_counter() - started:.2g} s)"
+        tell(f"frozen: features up to {layer} are computed {cost}, since {why}")
+        return model, rows, {**validation}
+    key = digest([parts.digest(), settings.threads, settings.channels_last, device.type])
+    channels, *grid = parts.upper.takes
+    sets = {name: one for name, one in validation.items() if name != SWAPPED}  # not on the disk
+    every = np.unique(np.concatenate([rows.rows, *(one.rows for one in sets.values())]))
+    mirrored = rows.rows if settings.augmentation.flip else rows.rows[:0]
+    found: list[NDArray[Any]] = []
+    for which, kind in ((every, "images"), (mirrored, "mirror images")):
+        images = workspace.rows(which, model.spec.image_format, cache=settings.cache)
+        mirror, name = kind != "images", f"features-{key}-{kind.replace(' ', '-')}-v1"
+        store = Store(workspace.cache_dir, name, (*grid, 2 * channels))  # of bytes
+
+        def make(part: NDArray[np.int64], images: Rows = images, mirror: bool = mirror) -> Any:
+            pixels = images.batch(np.resize(part, _FEATURE_BATCH)).images
+            features = features_of(pixels.flip(3) if mirror else pixels)[: len(part)].half()
+            if not features.isfinite().all():
+                raise InputError(
+                    f"frozen: features of {layer} are too large for half precision; name another "
+                    "layer, or set cache: none"
+                )
+            return features.permute(0, 2, 3, 1).contiguous().cpu().numpy().view(np.uint8)
+
+        def told(count: int, kind: str = kind) -> None:
+            tell(f"frozen: features of {count:,} {kind} up to {layer} are computed once")
+
+        positions, hashes = np.full(len(workspace.manifest), -1), workspace.contents.images[which]
+        positions[which] = fill(store, hashes, make, _FEATURE_BATCH, told)
+        found += [store.pixels().view(np.float16), positions]
+    features = Features(*found)
+    scored = {name: replace(one, features=features) for name, one in sets.items()}
+    if (swapped := validation.get(SWAPPED)) is not None:
+        if (SWAPPED, key) not in workspace.kept:
+            order = np.arange(len(swapped))
+            made = [
+                make(order[start : start + _FEATURE_BATCH], swapped, False)
+                for start in range(0, len(order), _FEATURE_BATCH)
+            ]
+            whole = np.concatenate(made).view(np.float16)
+            workspace.kept[SWAPPED, key] = Features(whole, order, whole[:0], order[:0])
+        scored[SWAPPED] = replace(swapped, features=workspace.kept[SWAPPED, key])
+    return parts.upper, replace(rows, features=features), scored
 
 
 _WARM, _TIMED = 2, 5
@@ -274,10 +377,13 @@ def _steps(config: RunConfig, classes: Sequence[str], device: torch.device) -> I
     model = build_for(config, classes, load_weights=False).to(device)
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if model.frozen and not pixels_needed(config):
+        model = cut(model, model.frozen[-1]).upper
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     side, batch = model.spec.input_size, settings.batch_size
-    images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
+    shape = model.takes or (settings.in_chans, side, side)
+    images = torch.randint(0, 256, (batch, *shape), device=device)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % len(model.spec.classes)

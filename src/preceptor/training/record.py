@@ -38,9 +38,20 @@ class Progress:
     scale: float | None = None  # λ of a guidance method, measured before the first step
 
 
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """State of a model without its frozen part: the same with and without cached features."""
+    frozen = tuple(f"backbone.{name}." for name in getattr(model, "frozen", ()))
+    return {key: one for key, one in model.state_dict().items() if not key.startswith(frozen)}
+
+
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `trained_state` or `snapshot` gave."""
+    model.load_state_dict(model.state_dict() | dict(state))
+
+
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy of a model's weights on the CPU."""
-    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    """Copy of a model's trained weights on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in trained_state(model).items()}
 
 
 def save_progress(
@@ -52,7 +63,7 @@ def save_progress(
     layers: nn.Module | None = None,
 ) -> None:
     """Write the checkpoint of a run after an epoch, atomically; `layers` of a guidance method."""
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors = {f"model.{key}": value for key, value in trained_state(model).items()}
     if layers is not None:
         tensors |= {f"layers.{key}": value for key, value in layers.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best_state.items()}
@@ -100,7 +111,7 @@ def load_progress(
         names = [key for key in tensors if key.startswith(prefix)]
         return {key.removeprefix(prefix): tensors[key] for key in names}
 
-    model.load_state_dict(part("model."))
+    restore(model, part("model."))
     if layers is not None:
         layers.load_state_dict(part("layers."))
     entries: dict[int, dict[str, Any]] = {int(index): state for index, state in numbers.items()}

@@ -25,6 +25,7 @@ import torchvision
 from preceptor.config.files import dump_config
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
+from preceptor.data.cache import Features
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.swaps import shuffled
@@ -34,7 +35,7 @@ from preceptor.inference.predict import score_frame, to_device, with_scores
 from preceptor.losses.guidance import Guidance
 from preceptor.maps.marked import read_marked
 from preceptor.metrics.scores import fixed_thresholds
-from preceptor.models.build import load_model, save_model
+from preceptor.models.build import load_model, save_model, with_pool
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
@@ -48,7 +49,14 @@ from preceptor.training.last_layer import (
     with_last_layer_trained,
 )
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit, new_optimizer
-from preceptor.training.prepare import build, guided_rows, image_formats, method_of, run_id_of
+from preceptor.training.prepare import (
+    build,
+    guided_rows,
+    image_formats,
+    method_of,
+    run_id_of,
+    trained_part,
+)
 from preceptor.training.record import (
     Progress,
     RunRecord,
@@ -56,6 +64,7 @@ from preceptor.training.record import (
     flat_metrics,
     lowest_auc,
     metrics_table,
+    restore,
 )
 from preceptor.training.validation import (
     MOST_SWAPPED,
@@ -190,11 +199,16 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
         return
     release_memory(device)
     model, rows, validation = _prepare(run, workspace)
-    trainer = _trainer(config, device, model, rows)
-    reference = partial(_reference, config, workspace, model, device)
-    progress = fit(run, trainer, validation, reference)
+    if config.training.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
+    trained, taken, scored = trained_part(config, workspace, model, rows, validation, run.tell)
+    trainer = _trainer(config, device, trained, taken)
+    reference = partial(_reference, config, workspace, model, device, taken.features)
+    progress = fit(run, trainer, scored, reference)
     record = _record(run, model, rows, progress, device)
-    model.load_state_dict(progress.best_state)
+    restore(trained, progress.best_state)
+    restore(model, progress.best_state)
     try:
         check_trained(model)
     except InputError as error:
@@ -203,7 +217,8 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
             "another backbone"
         ) from error
     if config.training.readout == "auto":
-        own, model = model, best_readout(model, validation, config.validation_negatives)
+        read = best_readout(trained, scored, config.validation_negatives)
+        own, model = model, with_pool(model, read.spec.pool)
         if model is not own:  # the metrics of an epoch are those of the model's own pooling
             record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
     log = "".join(f"{epoch_line(row, len(progress.history))}\n" for row in progress.history)
@@ -317,9 +332,6 @@ def build_untrained(workspace: Workspace, config: RunConfig) -> GuidedModel:
 def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
     """Trainer with model, optimizer and batches."""
     settings = config.training
-    if settings.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = model.to(device)
     method = method_of(settings) if config.guided else None
     stream = _stream(config, device, rows, method)
     if stream.sizes[0] < 2 and has_batch_norm(model):  # the variance of one image is 0
@@ -352,17 +364,20 @@ def _stream(
         length=settings.length,
         balanced=settings.balanced,
         device=device,
-        paired=config.consistency > 0,
         in_input=method is not None and "map_input" in method.needs,
     )
 
 
 def _reference(
-    config: RunConfig, workspace: Workspace, model: GuidedModel, device: torch.device
+    config: RunConfig,
+    workspace: Workspace,
+    model: GuidedModel,
+    device: torch.device,
+    features: Features | None,
 ) -> TrainingStream:
     """Batches of the training images with one centered map, by which λ is measured."""
     centred = config.model_copy(update={"maps": MapSource(kind="centre"), "guide_classes": None})
-    rows = guided_rows(workspace, centred, model)
+    rows = replace(guided_rows(workspace, centred, model), features=features)
     return _stream(centred, device, rows, method_of(config.training))
 
 

@@ -8,7 +8,7 @@ import { draft, page } from "./page.js";
 import { $, fill } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
-import { adopt, answer, choose, edit, history } from "./strokes.js";
+import { answer, choose, edit, history } from "./strokes.js";
 
 const STEP = 1.25; // of a zoom by key
 
@@ -59,13 +59,6 @@ export function toggleMark() {
   return page.shown;
 }
 
-export function pickClass(number) {
-  if (!finish()) return;
-  change({ class: number });
-  view.redrawMarks();
-  showPanel();
-}
-
 function zoom(factor) {
   if (!cursor.on) {
     view.zoom(factor, ...view.middle());
@@ -87,24 +80,19 @@ const ACTIONS = {
   larger: () => resize(1),
   undo: () => history("undo"),
   redo: () => history("redo"),
-  class: () => pickClass((settings.class + 1) % page.state.classes.length),
-  adopt,
-  decline: () => {
-    page.entry.declined = true;
-    view.redrawMarks();
-    showPanel();
-  },
   next: () => answer("marked"),
   nothing: () => answer("nothing"),
   cannot: () => answer("cannot_judge"),
-  skip: () => answer("skipped"),
+  several: () => {
+    page.several = !page.several;
+    $("several").setAttribute("aria-pressed", String(page.several));
+  },
   previous,
   label: (number) => {
     const label = page.state.labels[number];
     if (label === undefined || page.state.labels.length < 2) return;
     choose({ label: draft().label === label ? null : label });
   },
-  certainty: (number) => choose({ certainty: draft().certainty === number ? null : number }),
   closer: () => zoom(STEP),
   farther: () => zoom(1 / STEP),
   fit: () => view.fit(),
@@ -154,7 +142,6 @@ const ACTIONS = {
     if (cursor.on) stage.focus();
   },
   grid: showGrid,
-  note: () => $("note").focus(),
   help: () => ($("help").open ? $("help").close() : $("help").showModal()),
   cancel: () => {
     if (draw.cancel()) return;

@@ -9,18 +9,15 @@ import { giveBack, goOn, inAddress, leave, setAddress, show } from "./images.js"
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Drafts, page } from "./page.js";
-import { $, card, element, fill, say, showSettings } from "./panel.js";
+import { $, card, element, fill, say, showQuick, showSettings } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { refused, send } from "./saving.js";
 import { idleTime } from "./seen.js";
-import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
 import { Work } from "./work.js";
 
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
-
-const SEES = "The person who opens the link of the terminal leads, and sees everybody's marks.";
 
 // Fills a card with the names, and calls `chosen` after the server has accepted one.
 function askName(box, people, chosen) {
@@ -35,7 +32,7 @@ function askName(box, people, chosen) {
     }
   };
   const title = element("h2", "Who is marking?");
-  const lines = element("p", `Marks are kept apart by name. ${SEES}`);
+  const lines = element("p", "Marks are kept apart by name. You see your own marks.");
   form.append(title, lines);
   if (people.length > 0) {
     const list = element("div", "", { class: "names", role: "group", "aria-label": "Names" });
@@ -128,12 +125,9 @@ async function begun(fresh) {
     askName($("card"), page.state.people, (chosen) => begun(chosen));
     return;
   }
-  if (settings.class >= page.state.classes.length) change({ class: 0 });
   fill(page.state);
+  if (page.state.quick) showQuick();
   $("who").textContent = page.state.person.name;
-  $("who").disabled = Boolean(page.state.fixed);
-  $("to-lead").hidden = !page.state.person.lead;
-  $("sees").textContent = page.state.person.lead ? SEES : "You and the person who leads see your marks.";
   const { database, person } = page.state;
   page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
@@ -142,12 +136,7 @@ async function begun(fresh) {
   page.stale = page.outbox.entries.length > 0;
   page.waiting = Object.entries(page.outbox.waiting).map(([who, count]) => {
     const text = count === 1 ? `1 change of ${who} waits here` : `${count} changes of ${who} wait here`;
-    const hide = () => {
-      page.waiting.shift();
-      showTrouble();
-    };
-    if (!page.state.fixed) return { text: `${text}.`, words: `Go on as ${who}`, action: () => goOnAs(who) };
-    return { text: `${text}, until the link of ${who} is opened.`, words: "Hide", action: hide };
+    return { text: `${text}.`, words: `Go on as ${who}`, action: () => goOnAs(who) };
   });
   showTrouble();
   showTotals();

@@ -6,7 +6,6 @@ import { drawGuide, showRing } from "./guide.js";
 import { allowed, page } from "./page.js";
 import { $, say } from "./panel.js";
 import { Pointer } from "./pointer.js";
-import { proposalNow } from "./proposal.js";
 import { settings } from "./settings.js";
 import { View } from "./view.js";
 
@@ -21,23 +20,9 @@ export function connect(given) {
 
 function layers() {
   if (page.entry === null || !page.shown) return [];
-  const found = [];
-  const proposal = proposalNow();
-  if (proposal !== null) {
-    found.push({ mask: proposal.mask, live: null, erase: false, color: 0, proposal: true });
-  }
-  page.state.classes.forEach((name, at) => {
-    const own = at === settings.class;
-    const live = own && draw.live !== null ? draw.live.mask : null;
-    const mask = page.entry.marks.masks.get(name);
-    if (mask === undefined && live === null) return;
-    const color = at + settings.color;
-    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color, proposal: false };
-    layer.erase = live !== null && draw.live.erase;
-    if (own) found.push(layer);
-    else found.splice(found.filter((one) => one.proposal).length, 0, layer);
-  });
-  return found;
+  const { mask } = page.entry.marks;
+  const live = draw.live?.mask ?? null;
+  return [{ mask, live, erase: draw.live?.erase ?? false, color: settings.color }];
 }
 
 export const stage = $("stage");
@@ -52,6 +37,7 @@ view.opacity = settings.opacity / 100;
 
 export const draw = new Draw({
   view, settings, guide, say,
+  tool: () => (page.state.quick ? "point" : settings.tool),
   marks: () => page.entry.marks,
   allowed: () => allowed() && (page.shown || handlers.toggleMark()),
   commit: (stroke) => handlers.commit(stroke),

@@ -8,10 +8,6 @@ import { renewTotals, showPanel } from "./refresh.js";
 
 export function showTrouble() {
   const reasons = [];
-  if (page.wrong.elsewhere) {
-    const text = "This image is open in another tab of yours.";
-    reasons.push({ text, words: "Work on it here", action: () => claim(true) });
-  }
   if (page.wrong.session) {
     const text = `${page.wrong.session} What you have drawn is kept in this browser.`;
     reasons.push({ text, words: "Load again", action: () => location.reload() });
@@ -46,26 +42,19 @@ export function toldByOutbox(told) {
   renewTotals();
 }
 
-export async function claim(take = false) {
+export async function claim() {
   const own = page.entry;
   if (own === null) return;
   try {
     const { work } = page;
     const line = work.line.slice(0, 24).map(({ id }) => id); // as many as the server takes
-    const told = await post(`/api/images/${own.id}/open`, { tab: page.outbox.tab, take, line });
+    const told = await post(`/api/images/${own.id}/open`, { tab: page.outbox.tab, line });
     if (page.work === work) work.keep(line, told.line);
     if (page.entry !== own) return;
-    const was = page.wrong.elsewhere;
-    page.wrong.elsewhere = false;
-    if (take || was || !own.fresh) await page.work.refresh(own); // loaded ahead: marks or level may be old
+    if (!own.fresh) await page.work.refresh(own); // loaded ahead: marks may be old
     own.fresh = true;
-    if (was) page.outbox.wake();
-  } catch (failure) {
-    if (page.entry !== own) return;
-    if (failure.status === 409) {
-      page.wrong.elsewhere = true;
-      draw.cancel();
-    }
+  } catch {
+    // Without the server, the outbox says so.
   }
   showTrouble();
   showPanel();

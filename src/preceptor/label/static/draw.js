@@ -12,7 +12,7 @@ const PINHOLE = 16; // pixels of the largest hole that the wand fills
 const STILL = 6; // CSS pixels of a drag that change no tolerance; from there on, 3 for each step
 
 export class Draw {
-  // `desk` gives: tolerate(value), view, settings, marks(), allowed(), commit(stroke), redraw(area), say(text)
+  // `desk` gives: tool(), tolerate(value), view, settings, marks(), allowed(), commit(stroke), redraw(area), say(text)
   constructor(desk) {
     this.desk = desk;
     this.live = null; // {mask, erase, tool, ...} while something is being drawn
@@ -28,7 +28,7 @@ export class Draw {
 
   start(erase) {
     const { width, height } = this.desk.marks();
-    const { tool } = this.desk.settings;
+    const tool = this.desk.tool();
     this.live = {
       mask: new Mask(width, height),
       erase,
@@ -42,8 +42,12 @@ export class Draw {
   // The pointer goes down at a point of the image; pressure is 1 without a pen.
   press(x, y, pressure, erase) {
     if (!this.desk.allowed()) return;
-    const { tool } = this.desk.settings;
-    if (tool === "polygon") {
+    const tool = this.desk.tool();
+    if (tool === "point") {
+      if (erase) return;
+      this.start(false);
+      this.live.mask.fillRow(Math.floor(y), Math.floor(x), Math.floor(x) + 1, 1);
+    } else if (tool === "polygon") {
       if (this.points.length === 0) this.start(erase);
       else if (this.points.length > 2 && this.closes(x, y)) {
         this.close();
@@ -138,15 +142,13 @@ export class Draw {
   }
 
   async cast() {
-    const { view } = this.desk;
-    const { picture } = view;
+    const { picture } = this.desk.view;
     const live = this.live;
     const whole = { x: 0, y: 0, w: picture.width, h: picture.height };
-    // Of an image in tiles, the wand sees what is on the screen.
-    live.area = picture.levels === 0 ? whole : view.visible();
+    live.area = whole;
     if (live.area.w * live.area.h > WAND) {
       this.cancel();
-      this.desk.say("Zoom in to use the wand on an image of this size.");
+      this.desk.say("The image is too large for the wand.");
       return;
     }
     try {

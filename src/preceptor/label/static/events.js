@@ -1,18 +1,16 @@
 // Events of the page: keys, clicks, sliders, and the page that is left.
 
-import { pickClass, run, tolerate } from "./actions.js";
+import { run, tolerate } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
 import { follow, giveBack } from "./images.js";
-import { actionOf } from "./keys.js";
-import { closeSheet, showLead } from "./lead.js";
+import { actionOf, quickActionOf } from "./keys.js";
+import { closeSheet } from "./sheet.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
-import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
-import { remark } from "./strokes.js";
 
 const IDLE = new Set([
   "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid", "auto",
@@ -26,7 +24,7 @@ function onKey(event) {
   }
   const target = event.target;
   const writes = target.matches?.("input:not([type=range]), select, textarea");
-  if (writes || page.state === null || !$("lead").hidden) return;
+  if (writes || page.state === null || !$("sheet").hidden) return;
   const onStage = target === stage || target === document.body;
   if (onStage && cursor.key(event)) {
     event.preventDefault();
@@ -52,10 +50,11 @@ function onKey(event) {
   // Arrow keys move a slider that has the focus.
   if (event.key.startsWith("Arrow") && target.matches?.("input[type=range]")) return;
   if (!settings.keys && event.key.length === 1 && !event.ctrlKey && !event.metaKey) return;
-  const found = actionOf(event);
+  if (page.state.quick && event.key === "Enter" && target.matches?.("button, summary")) return;
+  const found = page.state.quick ? quickActionOf(event) : actionOf(event);
   if (found === null || (page.entry === null && !IDLE.has(found[0]))) return;
   event.preventDefault();
-  if (event.repeat && ["next", "previous", "nothing", "cannot", "skip"].includes(found[0])) return;
+  if (event.repeat && ["next", "previous", "nothing", "cannot"].includes(found[0])) return;
   run(...found);
 }
 
@@ -64,10 +63,8 @@ function onClick(event) {
   if (!button || button.disabled) return;
   const { dataset } = button;
   if (dataset.do !== undefined) run(dataset.do);
-  else if (dataset.class !== undefined) pickClass(Number(dataset.class));
   else if (dataset.color !== undefined) run("color", Number(dataset.color));
   else if (dataset.label !== undefined) run("label", Number(dataset.label));
-  else if (dataset.certainty !== undefined) run("certainty", Number(dataset.certainty));
   else if (button.localName !== "summary") return;
   // After a click with the mouse, keys are for the image again.
   if (event.detail > 0) stage.focus({ preventScroll: true });
@@ -95,10 +92,6 @@ export function listen({ signIn }) {
   const sliders = {
     size: (value) => change({ brush: sizeOf(value) }),
     tolerance: tolerate,
-    level: (value) => cut(value, () => {
-      view.redrawMarks();
-      showPanel();
-    }),
     opacity: (value) => {
       change({ opacity: value });
       view.opacity = value / 100;
@@ -118,12 +111,7 @@ export function listen({ signIn }) {
     if ($("light").open !== settings.light) change({ light: $("light").open });
   });
   $("to-help").addEventListener("click", () => run("help"));
-  $("to-lead").addEventListener("click", showLead);
   $("to-grid").addEventListener("click", showGrid);
-  $("note").addEventListener("change", () => remark($("note").value));
-  $("note").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === "Escape") stage.focus();
-  });
   $("who").addEventListener("click", () => {
     closeSheet();
     signIn();

@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { isDone, page } from "./page.js";
-import { $, card, hush, say } from "./panel.js";
+import { card, hush, say } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 
@@ -37,14 +37,13 @@ export async function show(id, { back = false } = {}) {
     if (page.work !== work) return; // another person is being asked for
     leave(back);
     page.entry = next;
-    page.wrong.elsewhere = false;
     card(null);
     setAddress(id);
     document.body.dataset.image = id ?? "";
     if (page.entry === null) showEnd();
     else if (page.entry.problem) showDamaged();
     else view.show(page.entry.picture);
-    if (next) next.fresh = false; // it was loaded ahead
+    if (next) Object.assign(next, { fresh: false, kept: false }); // it was loaded ahead
   } catch (failure) {
     say(`The image is not here: ${failure.message}.`);
   } finally {
@@ -63,7 +62,7 @@ export async function show(id, { back = false } = {}) {
 
 // Tells the server that this tab is left: what it keeps for the person may be handed out to others.
 export async function giveBack() {
-  if (page.entry === null || page.wrong.elsewhere || page.wrong.session) return;
+  if (page.entry === null || page.wrong.session) return;
   const body = { tab: page.outbox.tab, close: true };
   await post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
 }
@@ -71,7 +70,6 @@ export async function giveBack() {
 export function leave(back) {
   draw.cancel();
   hush();
-  if (document.activeElement === $("note")) stage.focus(); // which saves the note to this image
   lookAway();
   if (cursor.on) cursor.toggle();
   if (page.entry !== null && !back) page.work.past.push(page.entry.id);
@@ -82,9 +80,9 @@ async function showEnd() {
   let title = "That was the last image.";
   const buttons = [["Previous image", previous]];
   card(title, [], buttons);
-  const nothing = { skipped: [], hidden: 0, problems: [], reserved: 0 };
+  const nothing = { hidden: 0, problems: [], reserved: 0 };
   const { work } = page;
-  const { skipped, hidden, problems, reserved } = await work.rest().catch(() => nothing);
+  const { hidden, problems, reserved } = await work.rest().catch(() => nothing);
   if (page.entry !== null || page.work !== work) return;
   const lines = [];
   if (reserved > 0) {
@@ -99,14 +97,7 @@ async function showEnd() {
     lines.push(...problems.map(({ name, problem }) => `${name}: ${problem}`));
     if (hidden > problems.length) lines.push(`And ${hidden - problems.length} more.`);
   }
-  if (skipped.length > 0) {
-    lines.push("There are images that you have skipped.");
-    const again = async () => {
-      work.takeUp(skipped);
-      await goOn();
-    };
-    buttons.unshift(["Look at them again", again]);
-  } else if (hidden > 0 && reserved === 0) {
+  if (hidden > 0 && reserved === 0) {
     title = "There is no further image.";
   }
   if (lines.length === 0) {

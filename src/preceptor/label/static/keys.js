@@ -4,6 +4,13 @@
 // modifiers Ctrl+ and Shift+ before it.
 /** @type {[string, [string, string[], string][]][]} */
 export const GROUPS = [
+  ["With --quick", [
+    ["", ["Click"], "Evidence, and the next image"],
+    ["", ["Shift+Click"], "One of several evidences; Enter, or a click on the last one, moves on"],
+    ["", ["N"], "Nothing to mark"],
+    ["", ["U"], "Unsure: the image does not count"],
+    ["", ["Backspace"], "Back; a click there begins anew"],
+  ]],
   ["Marking", [
     ["brush", ["b"], "Brush"],
     ["eraser", ["e"], "Eraser"],
@@ -19,8 +26,6 @@ export const GROUPS = [
     ["grow", ["."], "Grow it"],
     ["undo", ["Ctrl+z"], "Undo the last stroke"],
     ["redo", ["Ctrl+Shift+z", "Ctrl+y"], "Redo it"],
-    ["class", ["d"], "Next class"],
-    ["adopt", ["a"], "Adopt the proposal, to correct it"],
     ["cancel", ["Escape"], "Cancel what is being drawn"],
   ]],
   ["Answers", [
@@ -28,10 +33,7 @@ export const GROUPS = [
     ["previous", ["ArrowLeft", "Shift+n"], "Previous image"],
     ["nothing", ["0"], "Nothing to mark"],
     ["cannot", ["c"], "Cannot judge"],
-    ["skip", ["s"], "Skip"],
     ["label", ["1–9"], "Label"],
-    ["certainty", ["Shift+1–3"], "Unsure, fairly sure, sure"],
-    ["note", ["t"], "Note on the image"],
     ["grid", ["g"], "All images with their marks"],
   ]],
   ["View", [
@@ -62,7 +64,7 @@ const BY_KEY = new Map();
 for (const [, rows] of GROUPS) {
   for (const [action, keys] of rows) {
     for (const key of keys) {
-      if (!["pan", "press", "move", "close", "label", "certainty", ""].includes(action)) {
+      if (!["pan", "press", "move", "close", "label", ""].includes(action)) {
         BY_KEY.set(key, action);
       }
     }
@@ -80,6 +82,17 @@ function nameOf({ key, code }) {
   return BRACKETS[code] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? key;
 }
 
+const QUICK = { n: "nothing", u: "cannot", Backspace: "previous", Enter: "next" };
+const ALSO = ["undo", "redo", "closer", "farther", "fit", "mark", "help", "grid", "previous", "next", "cancel", "label"];
+
+// What a key does while each image gets one click.
+export function quickActionOf(event) {
+  const own = event.ctrlKey || event.metaKey || event.altKey ? undefined : QUICK[nameOf(event)];
+  if (own !== undefined) return [own];
+  const found = actionOf(event);
+  return found !== null && ALSO.includes(found[0]) ? found : null;
+}
+
 export function actionOf(event) {
   const { key, code } = event;
   // On many keyboards, [ and ] are typed with AltGr or Option, most often on keys of digits.
@@ -89,12 +102,11 @@ export function actionOf(event) {
   const plain = nameOf(event);
   const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
   const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
-  if (found && !/^Digit[1-3]$/.test(code)) return [found]; // a Swiss + is Shift and 1
+  if (found && (event.shiftKey || !/^Digit[1-3]$/.test(code))) return [found]; // a Swiss + is Shift and 1
   // Where digits need Shift, their keys do without it. Without Num Lock, a number pad has no digits.
   const digit = /^(Digit|Numpad)(\d)$/.exec(code);
-  if (digit !== null && !command && !typed && (digit[1] === "Digit" || /^\d$/.test(key))) {
+  if (digit !== null && !command && !typed && (!event.shiftKey || /^\d$/.test(key)) && (digit[1] === "Digit" || /^\d$/.test(key))) {
     const number = Number(digit[2]);
-    if (event.shiftKey) return number >= 1 && number <= 3 ? ["certainty", number] : null;
     return number === 0 ? ["nothing"] : ["label", number - 1];
   }
   // Capital letters do as small ones, where no key of their own is given: Caps Lock may be on.

@@ -1,6 +1,8 @@
-// The marks of one person on one image: a list of strokes, and the mask of each class as their fold.
+// The marks of one person on one image: a list of strokes, and the mask as their fold.
 
 import { Mask } from "./mask.js";
+import { page } from "./page.js";
+import { line } from "./shapes.js";
 
 function meet(one, other) {
   return (
@@ -14,25 +16,32 @@ export function forget(strokes) {
   for (const stroke of strokes) stroke.redoable = false;
 }
 
+// What a stroke covers: a point is one pixel for the server, and stands for a disc.
+function drawn(stroke, width, height) {
+  if (stroke.tool !== "point") return stroke;
+  const mask = new Mask(width, height);
+  const r = page.state.radius * Math.min(width, height);
+  const center = { x: stroke.x + 0.5, y: stroke.y + 0.5, r };
+  line(mask, center, center);
+  return { ...stroke, ...mask.stroke() };
+}
+
 export class Marks {
   constructor(width, height, strokes = []) {
     this.width = width;
     this.height = height;
-    this.strokes = strokes;
-    this.masks = new Map();
-    for (const stroke of strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
-  }
-
-  mask(name) {
-    if (!this.masks.has(name)) this.masks.set(name, new Mask(this.width, this.height));
-    return this.masks.get(name);
+    this.strokes = strokes.map((stroke) => drawn(stroke, width, height));
+    this.mask = new Mask(width, height);
+    for (const stroke of this.strokes) if (!stroke.undone) this.mask.apply(stroke);
   }
 
   // A new stroke; what is undone before it cannot come back, here as on the server.
-  add(stroke) {
+  add(given) {
+    const stroke = drawn(given, this.width, this.height);
     forget(this.strokes);
     this.strokes.push(stroke);
-    this.mask(stroke.class).apply(stroke);
+    this.mask.apply(stroke);
+    return stroke;
   }
 
   toUndo() {
@@ -49,10 +58,9 @@ export class Marks {
     stroke.undone = true;
     stroke.redoable = true;
     // Only the rectangle of the stroke is folded again, from the strokes that reach into it.
-    const mask = this.mask(stroke.class);
-    mask.clear(stroke);
+    this.mask.clear(stroke);
     for (const one of this.strokes) {
-      if (!one.undone && one.class === stroke.class && meet(one, stroke)) mask.apply(one, stroke);
+      if (!one.undone && meet(one, stroke)) this.mask.apply(one, stroke);
     }
     return stroke;
   }
@@ -62,11 +70,11 @@ export class Marks {
     if (stroke === null) return null;
     stroke.undone = false;
     stroke.redoable = false;
-    this.mask(stroke.class).apply(stroke);
+    this.mask.apply(stroke);
     return stroke;
   }
 
   isEmpty() {
-    return [...this.masks.values()].every((mask) => mask.isEmpty());
+    return this.mask.isEmpty();
   }
 }

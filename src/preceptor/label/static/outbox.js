@@ -20,7 +20,7 @@ function openDatabase(name) {
 
 export class Outbox {
   tab; send; changed; refused; entries = []; database = null; durable = true; person = null;
-  busy = false; failures = 0; reason = null; timer = 0;
+  busy = false; failures = 0; reason = null; timer = 0; waiters = [];
   waiting = {}; // numbers of changes that other people have left here, by name
   last = 0; gone = 0; // the numbers of the entries that were added and that left last
 
@@ -145,5 +145,12 @@ export class Outbox {
     const count = this.entries.length;
     const kind = count === 0 ? "saved" : this.reason === null ? "saving" : "waiting";
     this.changed({ kind, count, reason: this.reason, durable: this.durable });
+    if (count === 0) for (const done of this.waiters.splice(0)) done(null);
+  }
+
+  // Ends when the server has everything.
+  emptied() {
+    if (this.entries.length === 0) return Promise.resolve(null);
+    return new Promise((done) => this.waiters.push(done));
   }
 }

@@ -13,7 +13,6 @@ export const COLORS = [
   [255, 85, 60], [150, 225, 60], [190, 130, 255], [240, 240, 240],
 ]; // prettier-ignore
 
-const PROPOSAL = [255, 255, 255];
 const SHADOW = 0.55; // opacity of the dark line
 
 /** @type {(color: number[], alpha: number) => number} */
@@ -84,7 +83,7 @@ function collect(found, wide, xs, ys, per, mask, live, erase, value) {
 
 // Draws layers, the last on top, into a rectangle of a canvas.
 //   view: {scale, x, y}: screen pixels to an image pixel, and the place of the image's corner.
-//   layers: [{mask, live, erase, color, proposal}]
+//   layers: [{mask, live, erase, color}]
 //   area: {x, y, w, h} of the canvas, in whole pixels.
 export function paint(context, view, layers, area, opacity) {
   const { x, y, w, h } = area;
@@ -101,12 +100,10 @@ export function paint(context, view, layers, area, opacity) {
   });
   const fills = [0];
   const edges = [0];
-  const dashes = [0];
-  for (const { color, proposal } of layers) {
-    const tone = proposal ? PROPOSAL : COLORS[color % COLORS.length];
-    fills.push(packed(tone, proposal ? opacity * 0.3 : opacity));
+  for (const { color } of layers) {
+    const tone = COLORS[color % COLORS.length];
+    fills.push(packed(tone, opacity));
     edges.push(packed(tone, 1));
-    dashes.push(proposal ? packed([20, 24, 30], 1) : packed(tone, 1));
   }
   const shadow = packed([0, 0, 0], SHADOW);
   const image = context.createImageData(w, h);
@@ -125,8 +122,7 @@ export function paint(context, view, layers, area, opacity) {
       const edge =
         found[at - 1] !== value || found[at + 1] !== value ||
         found[at - wide] !== value || found[at + wide] !== value;
-      if (!edge) out[line + column] = fills[value];
-      else out[line + column] = (x + column + y + row) & 4 ? dashes[value] : edges[value];
+      out[line + column] = (edge ? edges : fills)[value];
     }
   }
   context.putImageData(image, x, y);

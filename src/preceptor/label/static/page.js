@@ -1,7 +1,7 @@
 // The state of the page: the person, the image at hand, and what is in the way of work.
 
 export const page = {
-  state: null, // of the server: person, classes, labels, ...
+  state: null, // of the server: person, labels, ...
   entry: null, // the image at hand
   outbox: null,
   drafts: null,
@@ -9,14 +9,16 @@ export const page = {
   shown: true, // whether the mark is shown
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched
+  leaving: false, // whether the next image waits until the answer is saved
+  several: false, // whether a click leaves the image there for another one
   stale: false, // whether the server may not have counted all answers when it told the totals
   waiting: [], // what other people have left in this browser: {text, words, action}
   lost: [], // changes that the server has refused for good: {name, reason}
-  wrong: { elsewhere: false, session: null, unreached: null },
+  wrong: { session: null, unreached: null },
 };
 
 export function allowed() {
-  return page.entry !== null && !page.entry.problem && !page.wrong.elsewhere && !page.wrong.session;
+  return page.entry !== null && !page.entry.problem && !page.wrong.session && !page.leaving;
 }
 
 // What is chosen and counted for the image at hand: since its answer, else in its answer.
@@ -26,7 +28,6 @@ export function draft() {
   const chosen = (name) => (own[name] === undefined ? given[name] : own[name]) ?? null;
   return {
     label: chosen("label"),
-    certainty: chosen("certainty"),
     // Another browser may have counted more.
     seconds: Math.max(own.seconds ?? 0, given.seconds ?? 0),
   };
@@ -38,9 +39,9 @@ export function fits({ answer, marks, problem }) {
   return answer?.state !== "nothing" || marks.isEmpty();
 }
 
-// Whether the image has an answer that counts; a skip does not.
+// Whether the image has an answer that counts.
 export function isDone(entry) {
-  return Boolean(entry.answer) && entry.answer.state !== "skipped" && fits(entry);
+  return Boolean(entry.answer) && fits(entry);
 }
 
 // Changes that the server has refused for good.
@@ -58,7 +59,7 @@ export function lostWords() {
 }
 
 // What is chosen and counted for images and is part of no answer yet, kept over a reload: {label,
-// certainty, seconds}, each where there is one.
+// seconds}, each where there is one.
 const KEPT = 50;
 
 export class Drafts {

@@ -12,7 +12,7 @@ const TIPS = {
   wand: "Click a region of one color. Hold and drag sideways for the tolerance.",
 };
 export const STATES = {
-  marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
+  marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge",
 };
 
 /** @type {(id: string) => any} */
@@ -29,17 +29,7 @@ function colorOf(at) {
   return `rgb(${COLORS[at % COLORS.length].join(" ")})`;
 }
 
-export function fill({ classes, labels }) {
-  $("classes-part").hidden = classes.length < 2;
-  $("classes").replaceChildren(
-    ...classes.map((name, at) => {
-      const button = element("button", "", { type: "button", "data-class": at });
-      const swatch = element("span", "", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = colorOf(at + settings.color);
-      button.append(swatch, element("span", name));
-      return button;
-    }),
-  );
+export function fill({ labels }) {
   $("colors").replaceChildren(
     ...COLORS.map((_, at) => {
       const words = { "aria-label": `Color ${at + 1}`, title: `Color ${at + 1}` };
@@ -74,7 +64,6 @@ export function showSettings({ shown, cursor, window = false, stretch = "" }) {
   }
   press("#tools [data-do=mark]", () => shown);
   press("#tools [data-do=cursor]", () => cursor);
-  press("[data-class]", ({ dataset }) => Number(dataset.class) === settings.class);
   $("stage").dataset.tool = name;
   $("stage").classList.toggle("erase", erase);
   const mode = erase && tool !== "brush" ? `${NAMES[name]}, erases` : NAMES[name];
@@ -113,7 +102,7 @@ function slider(id, value, words) {
   $(`${id}-value`).textContent = words;
 }
 
-// Shows the image at hand: its name, answer, label and certainty, and what can be undone; `isFit` is
+// Shows the image at hand: its name, answer and label, and what can be undone; `isFit` is
 // whether the answer fits the marks.
 export function showImage(entry, draft, state, { allowed, isFit }) {
   document.body.classList.toggle("empty", entry === null);
@@ -126,11 +115,8 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
   const answer = entry?.answer;
   $("answered").hidden = !answer;
   $("answered").textContent = answer ? (isFit ? STATES[answer.state] : "Answer again") : "";
-  if (document.activeElement !== $("note")) $("note").value = entry?.info.note ?? "";
-  $("note").disabled = entry === null;
   const label = draft.label;
   press("[data-label]", ({ dataset }) => state.labels[Number(dataset.label)] === label);
-  press("[data-certainty]", ({ dataset }) => Number(dataset.certainty) === draft.certainty);
   const able = {
     undo: allowed && entry?.marks.toUndo(),
     redo: allowed && entry?.marks.toRedo(),
@@ -140,6 +126,18 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
   }
   for (const button of $("answers").querySelectorAll("button")) {
     button.disabled = entry === null && button.dataset.do !== "previous";
+  }
+}
+
+// Shows what one click an image needs, with its keys.
+export function showQuick() {
+  document.body.classList.add("quick");
+  for (const [name, words, key] of [
+    ["next", "Next", "Enter"], ["nothing", "Nothing to mark", "N"], ["cannot", "Unsure", "U"],
+    ["previous", "Back", "⌫"],
+  ]) {
+    const [text, cap] = $("answers").querySelector(`[data-do=${name}]`).children;
+    [text.textContent, cap.textContent] = [words, key];
   }
 }
 

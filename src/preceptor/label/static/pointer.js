@@ -9,6 +9,7 @@ export class Pointer {
   stage; view; draw; settings; resize; level; erasing; ring;
   window = false; // whether a drag changes brightness and contrast
   space = false; // whether the space bar is held
+  shift = false; // whether Shift was held at the last click
   leveling = null; drawing = null; panning = null; // the pointers that do
   fingers = new Map(); penSeen = false;
 
@@ -131,6 +132,7 @@ export class Pointer {
     if (this.leveling === event.pointerId) this.leveling = null;
     if (this.drawing !== event.pointerId) return;
     this.drawing = null;
+    this.shift = event.shiftKey;
     if (event.type === "pointercancel") this.draw.retract();
     else this.draw.release(...this.view.toImage(event.clientX, event.clientY));
   }

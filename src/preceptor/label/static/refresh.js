@@ -3,8 +3,10 @@
 import { get } from "./api.js";
 import { cursor, pointer, stage } from "./canvas.js";
 import { allowed, draft, fits, page } from "./page.js";
-import { showImage, showProgress, showSettings } from "./panel.js";
-import { showOffer } from "./proposal.js";
+import { $, showImage, showProgress, showSettings } from "./panel.js";
+
+// Numbers of examined images that are enough, and for what.
+const NEEDED = [{ count: 20, what: "an audit (20 images)" }, { count: 60, what: "a Teacher (60 images)" }];
 
 export function showPanel() {
   const stretch = page.entry?.picture?.stretch;
@@ -12,7 +14,6 @@ export function showPanel() {
   showImage(page.entry, draft(), page.state ?? { labels: [] }, {
     allowed: allowed(), isFit: page.entry !== null && fits(page.entry),
   });
-  showOffer();
   stage.classList.toggle("locked", page.entry !== null && !allowed());
 }
 
@@ -20,6 +21,11 @@ export function showTotals() {
   const { mine_done: done, mine_open: open } = page.state.totals;
   page.state.mine ??= done + open;
   showProgress(done, Math.max(page.state.mine, done));
+  const { examined } = page.state.totals;
+  const next = NEEDED.find(({ count }) => examined < count);
+  $("needed").textContent = next === undefined
+    ? `${examined} images are examined: enough for an audit and a Teacher.`
+    : `${next.count - examined} more for ${next.what}`;
 }
 
 // Asks for the totals again, once all that they miss is saved.

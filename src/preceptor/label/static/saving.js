@@ -39,34 +39,6 @@ export async function refused(sent, failure) {
     showTrouble();
     return "wait";
   }
-  if (failure.status === 409) {
-    // The server has forgotten that this tab has the image, or another tab has it.
-    try {
-      await post(`/api/images/${sent.image}/open`, { tab: page.outbox.tab });
-      if (!sent.asked) {
-        sent.asked = true;
-        return "again";
-      }
-    } catch (error) {
-      if (!(error instanceof Failure) || error.status !== 409) return "wait";
-      if (page.entry?.id === sent.image) {
-        page.wrong.elsewhere = true;
-        showTrouble();
-        showPanel();
-        return "wait";
-      }
-      // Another tab has it since; what was drawn here before is saved nevertheless.
-      if (!sent.taken) {
-        sent.taken = true;
-        try {
-          await post(`/api/images/${sent.image}/open`, { tab: page.outbox.tab, take: true });
-          return "again";
-        } catch {
-          return "wait";
-        }
-      }
-    }
-  }
   lose(sent, failure.message);
   showTrouble();
   const image = sent.image;

@@ -1,5 +1,5 @@
 // The time for which the image at hand is looked at: while its tab is visible and neither the help
-// nor the progress is open; of a time without input, at most PAUSE.
+// nor the list of images is open; of a time without input, at most PAUSE.
 
 import { draft, page } from "./page.js";
 import { $ } from "./panel.js";
@@ -18,7 +18,7 @@ export function keepTime() {
 }
 
 function isSeen() {
-  return document.visibilityState === "visible" && !$("help").open && $("lead").hidden;
+  return document.visibilityState === "visible" && !$("help").open && $("sheet").hidden;
 }
 
 // Starts the clock, which is an input: somebody has come to see the image.
@@ -58,7 +58,7 @@ export function keepClock() {
   document.addEventListener("visibilitychange", changed);
   const observer = new MutationObserver(changed);
   observer.observe($("help"), { attributeFilter: ["open"] });
-  observer.observe($("lead"), { attributeFilter: ["hidden"] });
+  observer.observe($("sheet"), { attributeFilter: ["hidden"] });
   // Before those who listen on the page, as the input may be an answer.
   for (const kind of INPUTS) {
     window.addEventListener(kind, noteInput, { capture: true, passive: true });

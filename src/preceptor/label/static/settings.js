@@ -4,10 +4,8 @@ const KEY = "preceptor-label-settings";
 const DEFAULTS = {
   tool: "brush",
   erase: false,
-  class: 0,
   brush: 24, // in pixels of the screen
   tolerance: 24,
-  level: 50, // percent of a map from which a pixel is proposed
   color: 0, // of the first class, in the list of colors
   opacity: 40,
   auto: true, // levels of gray pictures

@@ -1,18 +1,16 @@
 // Strokes on the image at hand, new, undone and done again, and answers about it.
 
 import { identifier } from "./api.js";
-import { draw, finish, view } from "./canvas.js";
+import { draw, finish, pointer, view } from "./canvas.js";
 import { edited } from "./edit.js";
 import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
 import { allowed, draft, isDone, page } from "./page.js";
 import { hush, say } from "./panel.js";
-import { proposalNow } from "./proposal.js";
 import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
-import { settings } from "./settings.js";
 
 // Changes the marks of the image at hand, and says what becomes of its answer.
 function changeMarks(change) {
@@ -32,23 +30,49 @@ function changeMarks(change) {
   return stroke;
 }
 
+// Undoes the points of the image at hand.
+function clearPoints() {
+  for (;;) {
+    const stroke = page.entry.marks.toUndo();
+    if (stroke?.tool !== "point") break;
+    changeMarks((marks) => marks.undo());
+    save("undo", { uuid: stroke.uuid });
+    view.redrawMarks(stroke);
+  }
+  hush();
+}
+
+// One click on the evidence answers; with Shift or Several, the image stays for another one.
+function answerPoint() {
+  page.entry.kept = true;
+  if (!isOneOfSeveral()) answer("marked");
+}
+
+function isOneOfSeveral() {
+  return pointer.shift || page.several;
+}
+
 export function addStroke(stroke) {
-  const name = page.state.classes[settings.class] ?? page.state.classes[0];
+  // A click on an image that was answered before begins anew; one of several is added.
+  const { entry } = page;
+  const isAnew = stroke.tool === "point" && isDone(entry) && !entry.kept && !isOneOfSeveral();
+  if (isAnew) clearPoints();
   const { bytes, ...rest } = stroke;
-  if (stroke.erase && !touches(page.entry.marks.mask(name), stroke)) {
+  if (stroke.erase && !touches(page.entry.marks.mask, stroke)) {
     view.redrawMarks(stroke);
     return; // an eraser that met nothing leaves no stroke to undo
   }
   const body = {
-    ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
-    proposal: stroke.proposal ?? null,
+    ...rest, uuid: identifier(), runs: toBase64(bytes),
     width: page.entry.marks.width, height: page.entry.marks.height,
   };
-  changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
+  const made = changeMarks((marks) =>
+    marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);
   keepTime();
-  view.redrawMarks(stroke);
+  view.redrawMarks(made);
   showPanel();
+  if (stroke.tool === "point") answerPoint();
 }
 
 function touches(mask, stroke) {
@@ -69,7 +93,6 @@ export function history(kind) {
   }
   save(kind, { uuid: stroke.uuid });
   view.redrawMarks(stroke);
-  if (stroke.proposal !== null) view.redrawMarks();
   showPanel();
   // What smoothing has added and taken away is one change.
   const next = page.entry.marks[kind === "undo" ? "toUndo" : "toRedo"]();
@@ -81,39 +104,15 @@ export function edit(kind) {
   hush();
   if (!allowed() || !finish()) return;
   const radius = Math.max(1, Math.round(view.ratio / view.scale));
-  const name = page.state.classes[settings.class] ?? page.state.classes[0];
-  const parts = edited(page.entry.marks.mask(name), kind, kind === "smooth" ? 2 * radius : radius);
+  const parts = edited(page.entry.marks.mask, kind, kind === "smooth" ? 2 * radius : radius);
   const started = new Date().toISOString();
   const strokes = (parts ?? []).map((part, at) => ({ stroke: part.stroke(), erase: at === 1 }));
   for (const { stroke, erase } of strokes) {
     if (stroke !== null) addStroke({ ...stroke, tool: kind, erase, started, seconds: 0 });
   }
   if (strokes.some(({ stroke }) => stroke !== null)) return;
-  const large = parts === null && !page.entry.marks.mask(name).isEmpty();
+  const large = parts === null && !page.entry.marks.mask.isEmpty();
   say(large ? "The mark is too large for this." : "There is nothing to change.");
-}
-
-export function adopt() {
-  const proposal = allowed() ? proposalNow() : null;
-  if (proposal === null || page.entry.info.proposal.w === 0) {
-    say("There is no proposal here.");
-    return;
-  }
-  if (!finish()) return;
-  const { x, y, w, h } = page.entry.info.proposal;
-  addStroke({
-    tool: "proposal", erase: false, started: new Date().toISOString(), seconds: 0,
-    x, y, w, h, bytes: proposal.bytes, proposal: proposal.id,
-  });
-  view.redrawMarks();
-}
-
-export function remark(text) {
-  const { entry } = page;
-  const note = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ").trim(); // pasted tabs and lines
-  if (entry === null || (entry.info.note ?? "") === note) return;
-  entry.info.note = note;
-  save("note", { text: entry.info.note });
 }
 
 function needsLabel(state) {
@@ -122,16 +121,18 @@ function needsLabel(state) {
 }
 
 export function answer(kind) {
-  if (page.entry === null || page.moving || page.wrong.session) return;
-  if (page.entry.problem || page.wrong.elsewhere) {
+  if (page.entry === null || page.moving || page.leaving || page.wrong.session) return;
+  if (page.entry.problem) {
     goOn();
     return;
   }
   if (!finish()) return;
+  if (page.state.quick && kind === "nothing") clearPoints();
   const empty = page.entry.marks.isEmpty();
   if (kind === "marked" && empty) {
     if (page.entry.answer && page.entry.answer.state !== "marked") goOn();
-    else say("Nothing is marked yet. Press 0 if there is nothing to mark, or S to skip.");
+    else if (page.state.quick) say("Click the evidence, or press N if there is nothing to mark.");
+    else say("Nothing is marked yet. Press 0 if there is nothing to mark, or C if you cannot judge.");
     return;
   }
   if (kind === "nothing" && !empty) {
@@ -148,30 +149,38 @@ export function answer(kind) {
   }
   store(kind);
   page.work.answered.add(page.entry.id);
-  goOn();
+  if (page.state.quick) goOnSaved();
+  else goOn();
+}
+
+// Shows the next image once the server has what was done to this one.
+async function goOnSaved() {
+  const { entry } = page;
+  page.stale = true; // the number of examined images is the server's
+  page.leaving = true;
+  await page.outbox.emptied();
+  page.leaving = false;
+  if (page.entry === entry) await goOn();
 }
 
 function store(state) {
   keepTime();
   const { entry } = page;
   const before = isDone(entry);
-  const { label, certainty, seconds } = draft();
-  const adopted = entry.marks.strokes.find((one) => !one.undone && one.proposal);
+  const { label, seconds } = draft();
   const body = {
-    state, label, certainty, seconds: Math.round(seconds * 1000) / 1000,
-    proposal: entry.seen ?? entry.answer?.proposal ?? adopted?.proposal ?? null,
+    state, label, seconds: Math.round(seconds * 1000) / 1000,
   };
   save("answer", body);
   entry.answer = body;
-  page.drafts.change(entry.id, { label: undefined, certainty: undefined });
+  page.drafts.change(entry.id, { label: undefined });
   count(entry.id, before, isDone(entry));
 }
 
-// Chooses a label or a certainty; an answer that counts already is saved with it at once.
+// Chooses a label; an answer that counts already is saved with it at once.
 export function choose(values) {
   const { entry } = page;
-  const { elsewhere, session } = page.wrong;
-  if (entry === null || page.moving || entry.problem || elsewhere || session) return;
+  if (entry === null || page.moving || entry.problem || page.wrong.session) return;
   const done = isDone(entry);
   if (done && values.label === null && needsLabel(entry.answer.state)) {
     say("This answer needs a label: choose another one.");

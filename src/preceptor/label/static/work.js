@@ -4,7 +4,6 @@ import { Failure, get } from "./api.js";
 import { Marks, forget } from "./marks.js";
 import { Picture } from "./picture.js";
 import { fromBase64 } from "./runs.js";
-import { settings } from "./settings.js";
 
 const AHEAD = 3;
 const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
@@ -28,8 +27,6 @@ export function withPending(info, entries) {
       known.redoable = known.undone;
     } else if (kind === "answer") {
       answer = body;
-    } else if (kind === "note") {
-      info.note = body.text;
     }
   }
   return { strokes, answer };
@@ -40,7 +37,7 @@ export class Work {
   constructor(outbox) {
     this.outbox = outbox;
     this.line = []; // the next images: those that are shown again, then as the queue lists them
-    this.again = []; // those that are shown again: skipped ones, which no queue lists, and put back ones
+    this.again = []; // those that were left by the way back, which are shown again
     this.since = 0; // time at which the server has confirmed them
     this.past = []; // ids of images shown before the one at hand
     this.answered = new Set(); // answered here, whatever of that is saved
@@ -52,7 +49,7 @@ export class Work {
   takeOver(entries) {
     for (const { kind, image } of entries) {
       if (kind === "answer") this.answered.add(image);
-      else if (kind !== "note") this.answered.delete(image);
+      else this.answered.delete(image);
     }
   }
 
@@ -82,7 +79,7 @@ export class Work {
     do {
       last = this.outbox.last;
       before = this.outbox.of(id);
-      info = await get(`/api/images/${id}?level=${settings.level}`);
+      info = await get(`/api/images/${id}`);
     } while (this.outbox.gone > last);
     const after = this.outbox.of(id);
     const kept = before.filter((entry) => !after.some((other) => other.key === entry.key));
@@ -174,26 +171,11 @@ export class Work {
     }
   }
 
-  // Images that the person has skipped, number of those that are reserved for others, and those that
-  // cannot be shown: number, and the first ones.
+  // Number of the images that are reserved for others, and of those that cannot be shown, and the
+  // first ones of these.
   async rest() {
-    const answers = () => this.outbox.entries.filter(({ kind }) => kind === "answer");
-    const before = answers();
-    const told = await get("/api/queue?count=24&skipped=1");
-    const { images, not_shown: hidden, problems, reserved } = told;
-    // What was not saved when the server was asked, or is not saved now, counts as well.
-    const skipped = new Map(images.map((one) => [one.id, one]));
-    for (const { image, body } of [...before, ...answers()]) {
-      if (body.state === "skipped") skipped.set(image, { id: image });
-      else skipped.delete(image);
-    }
-    return { skipped: [...skipped.values()], hidden, problems, reserved };
-  }
-
-  takeUp(images) {
-    for (const { id } of images) this.answered.delete(id);
-    this.line = this.again = images;
-    this.since = Date.now();
+    const { not_shown: hidden, problems, reserved } = await get("/api/queue?rest=1");
+    return { hidden, problems, reserved };
   }
 
   // Puts an image that was left without an answer back, to be shown next.

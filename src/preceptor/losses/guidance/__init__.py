@@ -98,7 +98,9 @@ def guidance_method(
         500.0
     """
     if name not in METHODS:
-        raise InputError(f"guidance {quoted(name)} is not one of {', '.join(METHODS)}")
+        of = [method for method, about in catalogue().items() if name in about.get("presets", {})]
+        hint = f"; it is a preset: {of[0]}, preset {name}" if of else ""
+        raise InputError(f"guidance {quoted(name)} is not one of {', '.join(METHODS)}{hint}")
     kind = METHODS[name]
     presets = (kind.about or catalogue().get(name, {})).get("presets", {})
     if preset is not None and preset not in [*presets]:  # of a file it may be of any type
