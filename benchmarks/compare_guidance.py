@@ -33,19 +33,6 @@ TRAINING |= {"schedule": "one_cycle", "batch_size": 24, "checkpoint": "last", "l
 KEYS = ["method", "maps", "alpha", "steps", "draw"]
 
 
-def offer(target: str, folder: Path) -> str:
-    """Offer a class as an entry point, as an installed package would; returns its name."""
-    sys.path[:0] = [Path.cwd(), str(folder)]
-    module, _, name = target.partition(":")
-    kind = getattr(__import__(module, fromlist=[name]), name)
-    info = folder / "compared-1.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: compared\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[preceptor.guidance]\n{kind.name} = {target}\n")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
-    return str(kind.name)
-
-
 def trained(store: Path, draw: int, method: str, maps: str, alpha: float, steps: int) -> Any:
     """Train one network, unless it is there; its AUCs and seconds."""
     sys.path.insert(0, str(ROOT / "examples" / "guidance"))
@@ -54,12 +41,14 @@ def trained(store: Path, draw: int, method: str, maps: str, alpha: float, steps:
     from preceptor.config.training import Training
     from preceptor.data.workspace import Workspace
     from preceptor.inference.predict import score_sets
+    from preceptor.losses.guidance import METHODS
     from preceptor.metrics.scores import set_auc
     from preceptor.models.build import load_model
     from preceptor.training.run import train
 
     manifest = store / "decoys" / str(draw) / "manifest.csv"
     name, _, preset = method.partition(":")
+    name, preset = (name, preset) if name in METHODS else (method, "")
     way = {} if method in ("l2", "no maps") else {"method": name, "preset": preset or None}
     shuffled = {"shuffle_seed": draw} if maps == "shuffled" else {}
     workspace = Workspace.open(manifest)
@@ -125,14 +114,14 @@ def main() -> None:
     make = ["data", "decoys", "--to", store / "decoys", "--first", FIRST, "--draws", given.draws]
     command = [sys.executable, "-m", "preceptor", *map(str, make), "--source", given.source]
     subprocess.run(command, check=True)
-    from preceptor.losses.guidance import METHODS
     from preceptor.metrics.paired_tests import paired_difference
 
-    known = given.method == "l2" or given.method.partition(":")[0] in METHODS
-    method = given.method if known else offer(given.method, store / "offered")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         wanted = [("no maps", "none")]
-        wanted += [(one, maps) for one in (method, *given.others) for maps in ("right", "shuffled")]
+        wanted += [
+            (one, maps) for one in (given.method, *given.others) for maps in ("right", "shuffled")
+        ]
         table = pd.concat([search(pool, store, *one, draws) for one in wanted])
     if ARCHIVE.is_file():
         before = pd.read_csv(ARCHIVE)

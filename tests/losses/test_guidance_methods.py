@@ -614,6 +614,9 @@ def test_every_preset_can_be_repeated(name: str) -> None:
         ({"name": "cyborg", "distance": "l3"}, "distance: .*, or not one of l2, mse"),
         ({"name": "cyborg", "distance": "cells"}, "takes the decision map; add map: decision"),
         ({"name": "rank", "preset": "hint", "weight": "published"}, "no published weight"),
+        ({"name": "gals"}, "it is a preset: gradient, preset gals"),
+        ({"name": "math:sqrt"}, "guidance math:sqrt: math has no subclass sqrt of Guidance"),
+        ({"name": "nowhere_:X"}, "nowhere_:X: there is no module nowhere_ here"),
     ],
 )
 def test_wrong_settings_are_one_line(arguments: dict[str, Any], message: str) -> None:

@@ -28,7 +28,7 @@ from preceptor.models.build import build_model, load_model
 from preceptor.models.guided_model import class_weight
 from preceptor.training.last_layer import STRENGTHS, balanced_logistic_regression, mean_features
 from preceptor.training.loop import derived_seed, guidance_batch
-from preceptor.training.prepare import guided_rows, image_formats
+from preceptor.training.prepare import guided_rows, image_formats, run_id_of
 from preceptor.training.run import build_untrained, train
 from preceptor.training.validation import POOLS, validation_sets
 from preceptor.utils.results import file_digest, read_record, read_scores
@@ -279,6 +279,35 @@ def test_wrong_methods_are_refused_before_a_training(
     with pytest.raises((InputError, ValidationError), match=told):
         train(config_of(manifest, alpha, training=own), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+OWN = """
+from pydantic.dataclasses import dataclass
+from preceptor.losses.guidance import CHECKED, Guidance
+
+@dataclass(config=CHECKED, kw_only=True)
+class Area(Guidance):
+    name = "area"
+    factor: float = 1.0
+
+    def terms(self, batch, forward):
+        own = forward(map="label").map.sigmoid().mean((1, 2))
+        return {"area": batch.only((own - self.factor * batch.mask.mean((1, 2))).abs())}
+"""
+
+
+def test_a_method_of_ones_own_is_trained_and_its_source_is_part_of_the_id(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "area_of_maps.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = config_of(manifest, {}, training={"method": "area_of_maps:Area", "cam_class": "label"})
+    done = train(config, tmp_path / "runs")
+    assert (pd.read_csv(done.folder / "metrics.csv")["guidance"] > 0).all()
+    workspace = Workspace.open(manifest)
+    assert run_id_of(workspace, config) == done.id
+    (tmp_path / "area_of_maps.py").write_text(OWN.replace("abs()", "square()"))
+    assert run_id_of(workspace, config) != done.id
 
 
 def test_names_in_configs_are_those_of_the_methods() -> None:

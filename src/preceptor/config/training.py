@@ -33,7 +33,14 @@ GUIDANCE_NAMES = Names(
         *("faithful", "outside", "teach", "head", "saliency_guided", "masktune"),
     )
 )
-GuidanceName = Annotated[str, AfterValidator(GUIDANCE_NAMES.check)]
+
+
+def _guidance_name(name: str) -> str:
+    """A name, or a class of one's own as module:Class, see `losses.guidance.guidance_method`."""
+    return name if ":" in name else GUIDANCE_NAMES.check(name)
+
+
+GuidanceName = Annotated[str, AfterValidator(_guidance_name)]
 Preset = str | Mapping[str, Any] | None  # published settings by name, or settings
 # One distance, or several with their weights.
 Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]

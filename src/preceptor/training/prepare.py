@@ -97,6 +97,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     used += files_digest(config.backbone_args)
     if config.network is not None:
         used += source_digest(config.network.factory) + files_digest(config.network.args)
+    if config.guided and ":" in config.training.method:
+        used += source_digest(config.training.method)
     return run_id(config, used, weights)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from preceptor.losses.guidance.inputs import (
 )
 from preceptor.losses.guidance.matching import Cyborg, Head, Rank, Slack
 from preceptor.losses.guidance.teach import Teach
+from preceptor.utils.results import missing_module
 
 __all__ = [
     "CHECKED",
@@ -82,7 +84,8 @@ def guidance_method(
 
     Args:
         name: cyborg, evidence, rank, slack, gradient, harmonize, robust, latent, faithful, outside,
-            teach, head, saliency_guided or masktune.
+            teach, head, saliency_guided or masktune; or a subclass of `Guidance` of one's own, as
+            module:Class of a module on PYTHONPATH.
         preset: Published settings of the method; given settings have precedence.
         weight: λ of the terms, or the published one of the preset; None = measured before
             training, see `measure_scale`, but 1 for cyborg, outside and saliency_guided.
@@ -97,11 +100,11 @@ def guidance_method(
         >>> guidance_method("gradient", "ross", weight="published").weight
         500.0
     """
-    if name not in METHODS:
+    if ":" not in name and name not in METHODS:
         of = [method for method, about in catalogue().items() if name in about.get("presets", {})]
         hint = f"; it is a preset: {of[0]}, preset {name}" if of else ""
         raise InputError(f"guidance {quoted(name)} is not one of {', '.join(METHODS)}{hint}")
-    kind = METHODS[name]
+    kind = METHODS[name] if name in METHODS else _of_module(name)
     presets = (kind.about or catalogue().get(name, {})).get("presets", {})
     if preset is not None and preset not in [*presets]:  # of a file it may be of any type
         names = ", ".join(presets) or "none"
@@ -121,3 +124,15 @@ def guidance_method(
         raise InputError(
             f"guidance {name}: {where}: {', or '.join(words)}; its settings are {names}"
         ) from error
+
+
+def _of_module(name: str) -> type[Guidance]:
+    """Class of a module, as module:Class."""
+    module, _, attribute = name.partition(":")
+    try:
+        kind = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise InputError(f"guidance {name}: {missing_module(str(error.name))}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Guidance)):
+        raise InputError(f"guidance {name}: {module} has no subclass {attribute} of Guidance")
+    return kind
