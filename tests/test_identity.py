@@ -198,6 +198,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "weights": str(data / "init" / "model.safetensors"),
         "weights_identity": "known",
         "last_layer": "val-other",
+        "swaps": {"kind": "store", "path": str(data / "maps"), "identity": "other"},
         "backbone_args": {"output_stride": 16},
         "positive": "plain",
         "rows": None,

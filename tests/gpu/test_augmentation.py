@@ -56,5 +56,5 @@ def test_images_are_changed_as_on_the_cpu(
         apart = (one.images.cpu().int() - other.images.int()).abs()
         assert apart.max() <= levels
         assert (apart > 0).float().mean() <= share
-        for name in ("labels", "maps", "map_weight", "changed"):
+        for name in ("labels", "maps", "map_weight"):
             assert torch.equal(getattr(one, name).cpu(), getattr(other, name)), name

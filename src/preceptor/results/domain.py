@@ -250,10 +250,8 @@ def _best(record: StudyRecord) -> dict[str, Best]:
             tables = [scored[key, arm][seed] for seed in seeds]
             by_auc = sorted(tables, key=lambda pair: _worst_auc(setup, pair[1]))
             member, scores = by_auc[(len(by_auc) - 1) // 2]
-            rules = (*RULES, setup.threshold)
-            thresholds = fixed_thresholds(scores, setup.positive, rules)
-            value = _worst_auc(setup, scores)
-            mean, tied = line["value"], line["tied"]
+            thresholds = fixed_thresholds(scores, setup.positive, (*RULES, setup.threshold))
+            value, mean, tied = _worst_auc(setup, scores), line["value"], line["tied"]
             best[key] = Best(arm, member.seed, member.run, value, mean, tied, thresholds)
     return best
 
