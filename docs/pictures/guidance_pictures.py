@@ -197,7 +197,7 @@ def front(folder: Path, file: Path) -> None:
                 0.5, -0.08, text, ha="center", va="top", color=color, transform=axes.transAxes
             )
 
-    axes = page.add_axes((0.53, 0.03, 0.46, 0.77))
+    axes = page.add_axes((0.53, 0.02, 0.46, 0.75))
     values = [float(accuracy[role]) for role in FRONT]
     ours = ("repair", "student", "student_repair")
     colors = [blue if role in ours else gray for role in FRONT]
