@@ -83,6 +83,7 @@ def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) ->
     outcome = here("data", "import", "labelme", source, *options)
     assert outcome.code == 0, outcome
     assert "note: 3 images are in no split; add --split" in outcome.out
+    assert "no image has a map" not in outcome.out
     splits = pd.read_csv(tmp_path / "out" / "manifest.csv").set_index("name")["split"]
     assert splits["val/none.png"] == "val"
 

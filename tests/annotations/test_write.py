@@ -184,7 +184,9 @@ def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
     refused = here(*command, tmp_path / "x")
     assert_refused(refused, [r"Stra\xdfe.png", "not UTF-8", "rename it"], problems=1)
     own.unlink()
-    assert here(*command, tmp_path / "out").code == 0
+    done = here(*command, tmp_path / "out")
+    assert done.code == 0
+    assert "note: no image has a map; check that masks have the names of their images" in done.out
 
 
 def test_a_table_decides_on_several_classes_of_an_image(tmp_path: Path) -> None:

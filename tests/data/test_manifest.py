@@ -247,6 +247,7 @@ def test_maps_must_have_the_aspect_of_their_image(
         (b"path,label\na,b\n", "column 'split' is missing; make it with `preceptor data split`"),
         (b"path,label,split\na.png,b,\n", "the table: no row has a train split"),
         (b"path,label,split,Group\na,b,train,c\n", "column 'Group' is not 'group'"),
+        (b"path,label,split,saliancy\na,b,train,c\n", "column 'saliancy' is not 'saliency'"),
     ],
 )
 def test_unusable_files_are_refused(tmp_path: Path, content: bytes, expected: str) -> None:

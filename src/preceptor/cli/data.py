@@ -219,6 +219,8 @@ def data_import(
         print(f"annotators: {', '.join(summary.annotators)}")
     for note, count in summary.notes.items():
         print(f"note: {note} ({count:,})")
+    if not summary.maps:
+        print("note: no image has a map; check that masks have the names of their images")
     if count := summary.without_split:
         print(
             f"note: {count:,} image{' is' if count == 1 else 's are'} in no split; add --split "
