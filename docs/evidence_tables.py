@@ -347,16 +347,31 @@ def summary() -> str:
 
 
 def fair() -> str:
-    """Moving decoys with equal trials: AUC, trials, images, and the Student minus it."""
+    """Moving decoys with equal trials and clean labels."""
     names = {"baseline2": "no maps", "baseline1": "marks alone", "centre": "centered map"}
     names |= {"shuffled": "the Teacher's maps, shuffled"}
     names |= {"shuffled_human": "people's maps, shuffled"}
     names |= {"mixed": "mixed (no Teacher)", "student": "**Student**", "dfr": "`dfr`, no marks"}
     names |= {"student_dfr": "Student, then `dfr`", "ceiling": "people's maps on all images"}
-    rows = tables("decoys_fair").table
+    return equal_trials("decoys_fair", names)
+
+
+def marks_only() -> str:
+    """Moving decoys with equal trials and without clean labels."""
+    names = {"baseline2": "no maps", "baseline1": "marks alone", "mixed": "mixed (no Teacher)"}
+    names |= {"shuffled": "the Teacher's maps, shuffled"}
+    names |= {"repair": "no maps, repaired by the Teacher's maps"}
+    names |= {"repair_shuffled": "no maps, repaired by shuffled maps", "student": "**Student**"}
+    names |= {"student_repair": "**Student, repaired**", "ceiling": "people's maps on all images"}
+    return equal_trials("decoys_marks", names)
+
+
+def equal_trials(study: str, names: dict[str, str]) -> str:
+    """AUC, trials and images of rows, and the Student minus them."""
+    rows = tables(study).table
     of = {row["key"]: row for row in rows[rows["set"] == "test"].to_dict("records")}
-    keys = [key for key in names if key not in ("student", "student_dfr", "ceiling")]
-    found = holm_of([compared("decoys_fair", key) for key in keys])
+    keys = [key for key in names if key != "ceiling" and not key.startswith("student")]
+    found = holm_of([compared(study, key) for key in keys])
     texts = {key: one.text for key, one in zip(keys, found, strict=True)}
     lines = [
         [name, number(row["mean"]), f"{row['trials']:.0f}", f"{row['images_seen']:,.0f}",
@@ -801,6 +816,7 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "fair": fair,
+    "marks_only": marks_only,
     "front": front,
     "summary": summary,
     "controls": controls,
