@@ -390,7 +390,7 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
         note = f"place {gained(place)}" if place and math.isfinite(place.mean) else ""
         if note and other:
             note += f"\nover {short(other.control)} {gained(other.paired)}"
-        notes.append(note)
+        notes.append(note.replace(" (", "\n("))  # one line would run into the axis
     return rows_figure(drawn, f"{axis} by the maps that guide", axis, joined=True, notes=notes)
 
 
