@@ -179,7 +179,7 @@ def rows_figure(
         f"{name}: {', '.join(f'{one.name} {number(one.mean)}' for one in marks)}"
         for name, marks in drawn
     )
-    noted = ". ".join(note.replace("\n", "; ") for note in notes if note)
+    noted = ". ".join(note.replace("\n(", " (").replace("\n", "; ") for note in notes if note)
     return _drawn(f"{title}. {said}{f'. {noted}' if noted else ''}", height, draw)
 
 
