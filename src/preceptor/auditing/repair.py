@@ -37,10 +37,10 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.report.blocks import Cell, Line, PlainPage, Section, Table, Text, render_plain_page
 from preceptor.training.last_layer import MOST_REPAIRED, Repaired, repaired
 from preceptor.training.run import train
+from preceptor.training.validation import MOST_SWAPPED
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
 
-_TESTED = 200  # validation images at most, as in an audit
 # Of the Teacher. On decoys (draws 300 and 301, 60 marks), its maps repair to an AUC of 0.927 from
 # the weights of the model with these settings, 0.914 from random weights, 0.928 in 900 steps.
 _TEACHER = {
@@ -120,7 +120,7 @@ def repair(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             maps = _marked_by_teacher(network, table, folder, seed, tell)
         marked = read_marked(table, form, classes, splits=["train"], maps=maps, most=MOST_REPAIRED)
-    held = read_marked(table, form, classes, splits=val, most=_TESTED) if val else None
+    held = read_marked(table, form, classes, splits=val, most=MOST_SWAPPED) if val else None
     tell("training the last layer")
     result = repaired(
         network, marked.images, held.images if held else None, seed=seed,

@@ -223,11 +223,8 @@ def check_columns(raw: pd.DataFrame, required: Sequence[str], findings: Findings
             what = f"column {lower[name]!r} is not {name!r}"
             findings.add(None, what, f"write {name!r} in small letters", where="the header")
         elif name not in columns and (near := difflib.get_close_matches(name, others, 1, 0.85)):
-            what, fix = (
-                f"column {near[0]!r} is not {name!r}",
-                f"rename it to {name!r}, or otherwise",
-            )
-            findings.add(None, what, fix, where="the header")
+            what = f"column {near[0]!r} is not {name!r}"
+            findings.add(None, what, f"rename it to {name!r}, or otherwise", where="the header")
     if not set(required) <= set(columns):
         findings.raise_if_any()
     if not len(raw):

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from preceptor.config.run import Method, RiseSettings, RunConfig
 from preceptor.inference.annotate import Shard
-from preceptor.study.config import Setting
+from preceptor.study.config import Control, Setting
 from preceptor.utils.results import (
     checksum,
     is_finished,
@@ -27,27 +27,11 @@ from preceptor.utils.results import (
 
 Kind = Literal["train", "shard", "maps", "evaluate", "select"]
 
-Role = Literal[
-    "baseline1",
-    "baseline2",
-    "teacher",
-    "student",
-    "ceiling",
-    "shuffled",
-    "centre",
-    "pca",
-    "shuffled_human",
-    "mixed",
-    "masked",
-    "dfr",
-    "student_dfr",
-    "repair",
-    "repair_shuffled",
-    "student_repair",
-    "generation",
-    "mapper",
-    "mapper_all",
-]
+Role = (
+    Control
+    | Literal["baseline1", "baseline2", "teacher", "student", "student_dfr", "student_repair"]
+    | Literal["ceiling", "generation", "mapper", "mapper_all"]
+)
 """Roles of a run: the rows of the paper's table, the controls, and the Teachers of later
 generations, which have no row. A mapper is a Teacher; its highest cells also make it a detector.
 `mapper` is trained on the annotated images A, `mapper_all` on all human maps."""
