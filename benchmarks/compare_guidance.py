@@ -4,12 +4,12 @@
 
 Method is a subclass of `preceptor.losses.guidance.Guidance` in a module on PYTHONPATH; methods of
 this library are NAME or NAME:PRESET. Every method has the same trials: three strengths, a grid
-that is extended while its end is best, and three lengths, by the same validation sets (with clean
-labels). It is trained with people's maps on all 3,000 images, and with the same maps shuffled: a
-method is worth what it is above its twin. Draws 30 and further of `preceptor data decoys --source
-fashion` are made in --to (about 10 seconds a draw); what is trained there is not trained again.
-Differences are paired by draw. benchmarks/evidence/other/compared.csv has the rows of methods
-that were compared before.
+that is extended while its end is best, and three lengths, by the validation sets (with clean
+labels) of the first three draws. It is trained with people's maps on all 3,000 images, and with
+the same maps shuffled: a method is worth what it is above its twin. Draws 30 and further of
+`preceptor data decoys --source fashion` are made in --to (about 5 seconds a draw); what is trained
+there is not trained again. Differences are paired by draw. benchmarks/evidence/other/compared.csv
+has the rows of methods that were compared before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "benchmarks" / "evidence" / "other" / "compared.csv"
 FIRST, LENGTHS, ALPHAS, MOST = 30, (300, 900, 2000), (0.9, 0.5, 0.1), 3
+SEARCHED = 3  # draws whose validation sets select the setting
 TRAINING = {"input_size": 32, "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.01, "epochs": 1}
 TRAINING |= {"schedule": "one_cycle", "batch_size": 24, "checkpoint": "last", "length": "steps"}
-KEYS = ["method", "maps", "alpha", "steps", "draw"]
+KEYS = ("method", "maps", "alpha", "steps", "draw")
 
 
 def trained(store: Path, draw: int, method: str, maps: str, alpha: float, steps: int) -> Any:
@@ -69,37 +70,35 @@ def trained(store: Path, draw: int, method: str, maps: str, alpha: float, steps:
     return dict(zip(KEYS, values, strict=True)) | aucs | {"seconds": run.record.seconds}
 
 
-def selected(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the setting with the highest mean AUC on the worse validation set."""
-    worst = rows[["val", "val-noshort"]].min(axis=1)
-    means = worst.groupby([rows["alpha"], rows["steps"]]).mean()
-    alpha, steps = means.idxmax()
-    return rows[(rows["alpha"] == alpha) & (rows["steps"] == steps)].assign(trials=len(means))
-
-
 def search(pool: ProcessPoolExecutor, store: Path, method: str, maps: str, draws: list[int]) -> Any:
-    """All trials of a method with one kind of maps, and the rows of the selected setting."""
+    """Rows of the setting with the highest mean AUC on the worse validation set."""
     from preceptor.study.config import Setting, beyond
 
-    rows: list[dict[str, Any]] = []
-    grid = [Setting(alpha, "", steps) for alpha in ALPHAS for steps in LENGTHS]
-    grid = grid if maps != "none" else [Setting(1.0, "", steps) for steps in LENGTHS]
-    for _ in range(MOST):
+    def rows(settings: list[Setting], draws: list[int]) -> list[dict[str, Any]]:
         jobs = [
             pool.submit(trained, store, draw, method, maps, one.alpha, one.steps)
-            for one in sorted(grid, key=lambda one: -one.steps)
+            for one in sorted(settings, key=lambda one: -one.steps)
             for draw in draws
         ]
-        rows += [job.result() for job in jobs]
-        table = pd.DataFrame(rows)
+        return [job.result() for job in jobs]
+
+    found: list[dict[str, Any]] = []
+    means = pd.Series(dtype=float)
+    strengths = ALPHAS if maps != "none" else (1.0,)
+    grid = [Setting(alpha, "", steps) for alpha in strengths for steps in LENGTHS]
+    for _ in range(MOST):
+        found += rows(grid, draws[:SEARCHED])
+        table = pd.DataFrame(found)
         worst = table[["val", "val-noshort"]].min(axis=1)
         means = worst.groupby([table["alpha"], table["steps"]]).mean()
-        tried = [Setting(alpha, "", steps) for alpha, steps in means.index]
-        grid = beyond(tried, [*means])
+        grid = beyond([Setting(alpha, "", steps) for alpha, steps in means.index], [*means])
         if not grid:
             break
-    print(f"{method}, {maps}: {len(means)} trials", flush=True)
-    return selected(table)
+    best: Any = means.idxmax()
+    alpha, steps = best
+    trials = {"trials": len(means), "trial_seconds": table["seconds"].sum() / SEARCHED}
+    print(f"{method}, {maps}: α {alpha}, {steps} steps of {len(means)} trials", flush=True)
+    return pd.DataFrame(rows([Setting(alpha, "", steps)], draws)).assign(**trials)
 
 
 def main() -> None:
@@ -125,7 +124,8 @@ def main() -> None:
         table = pd.concat([search(pool, store, *one, draws) for one in wanted])
     if ARCHIVE.is_file():
         before = pd.read_csv(ARCHIVE)
-        table = pd.concat([table, before[before["draw"].isin(draws)]]).drop_duplicates(KEYS)
+        table = pd.concat([table, before[before["draw"].isin(draws)]])
+        table = table.drop_duplicates(["method", "maps", "draw"])
     table.to_csv(store / "compared.csv", index=False)
     by = {key: own.set_index("draw")["test"] for key, own in table.groupby(["method", "maps"])}
     plain = by["no maps", "none"]
