@@ -2,7 +2,7 @@
 
     python benchmarks/ask_marks.py frozen MANIFEST --weights FILE --to CSV
     python benchmarks/ask_marks.py study FOLDER --to CSV
-    python benchmarks/ask_marks.py manifests FOLDER --to NAME.csv
+    python benchmarks/ask_marks.py manifests FOLDER|MANIFEST --to NAME.csv|FOLDER
 
 `frozen`: a network with ImageNet weights whose last layer is a logistic regression on the
 training images (no maps), on 60 marked ones alone, on swapped ones (repair), and on a clean
@@ -17,7 +17,7 @@ that give the outside, and the AUC for the class of the outside; of the network 
 the verdict of the audit. Draws that are there are not computed again.
 
 `manifests`: beside each manifest FOLDER/DRAW/manifest.csv one without clean labels: no further
-validation set, and marks of 20 validation images.
+validation set, and marks of 20 validation images. Of one manifest, FOLDER/DRAW.csv for each draw.
 """
 
 from __future__ import annotations
@@ -232,13 +232,23 @@ def of_study(given: argparse.Namespace) -> Iterator[tuple[Judge, Networks]]:
 
 def without_clean_labels(given: argparse.Namespace) -> None:
     """Write manifests without clean labels."""
-    for file in sorted(given.data.glob("*/manifest.csv")):
+    files = {int(file.parent.name): file for file in sorted(given.data.glob("*/manifest.csv"))}
+    files = files or dict.fromkeys(range(given.draws), given.data)
+    for draw, file in files.items():
         table = pd.read_csv(file)
         table = table[~table["split"].str.startswith("val-")].reset_index(drop=True)
-        held = table[table["split"] == "val"].sample(frac=1, random_state=int(file.parent.name))
+        table["annotated"] = table.get("annotated", 1)
+        held = table[table["split"] == "val"].sample(frac=1, random_state=draw)
         turn = held.groupby("label").cumcount().sort_values(kind="stable")
         table.loc[turn.index[MARKS[0] :], ["saliency", "annotated"]] = [None, 0]
-        table.to_csv(file.with_name(given.to.name), index=False)
+        if file != given.data:
+            table.to_csv(file.with_name(given.to.name), index=False)
+            continue
+        for column in ("path", "saliency"):
+            known = table[column].notna()
+            table.loc[known, column] = [str(file.parent / one) for one in table[column][known]]
+        given.to.mkdir(parents=True, exist_ok=True)
+        table.to_csv(given.to / f"{draw}.csv", index=False)
 
 
 def main() -> None:
