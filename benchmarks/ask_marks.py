@@ -3,6 +3,7 @@
     python benchmarks/ask_marks.py frozen MANIFEST --weights FILE --to CSV
     python benchmarks/ask_marks.py study FOLDER --to CSV
     python benchmarks/ask_marks.py manifests FOLDER|MANIFEST --to NAME.csv|FOLDER
+    python benchmarks/ask_marks.py marks MANIFEST --as click --to MANIFEST
 
 `frozen`: a network with ImageNet weights whose last layer is a logistic regression on the
 training images (no maps), on 60 marked ones alone, on swapped ones (repair), and on a clean
@@ -18,6 +19,10 @@ the verdict of the audit. Draws that are there are not computed again.
 
 `manifests`: beside each manifest FOLDER/DRAW/manifest.csv one without clean labels: no further
 validation set, and marks of 20 validation images. Of one manifest, FOLDER/DRAW.csv for each draw.
+
+`marks`: the same images with the boxes of the regions of each mark, or with a click on its largest
+region, or one on each region: a disc around the pixel that is farthest from the region's edge.
+`--off` moves each click by a share of the side, `--wrong` puts a share of them anywhere.
 """
 
 from __future__ import annotations
@@ -33,12 +38,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 from scipy.special import softmax
 
+from preceptor.annotations.shapes import POINT_RADIUS
 from preceptor.auditing.audit import audit
 from preceptor.auditing.models import open_model
 from preceptor.auditing.pictures import make_pictures
 from preceptor.data.cache import in_memory
+from preceptor.data.images import decode_marks
 from preceptor.data.loader import Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.swaps import MarkedImages, SwappedImages, shuffled
@@ -251,9 +260,44 @@ def without_clean_labels(given: argparse.Namespace) -> None:
         table.to_csv(given.to / f"{draw}.csv", index=False)
 
 
+def other_marks(mask: Any, given: argparse.Namespace, rng: np.random.Generator) -> Any:
+    """A mark as boxes, or as discs of clicks."""
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    drawn, (high, wide) = np.zeros(mask.shape, bool), mask.shape
+    y, x = np.mgrid[:high, :wide]
+    for number in [int(sizes.argmax()) + 1] if given.kind_of == "click" else range(1, count + 1):
+        if given.kind_of == "box":
+            drawn[ndimage.find_objects(regions)[number - 1]] = True
+            continue
+        inside = ndimage.distance_transform_edt(np.pad(regions == number, 1))[1:-1, 1:-1]
+        place = np.array(np.unravel_index(inside.argmax(), mask.shape), float)
+        turn = rng.uniform(0, 2 * np.pi)
+        place += given.off * min(mask.shape) * np.array([np.sin(turn), np.cos(turn)])
+        if rng.random() < given.wrong:
+            place = rng.uniform(0, mask.shape)
+        place = place.clip(0, [high - 1, wide - 1])
+        drawn |= np.hypot(y - place[0], x - place[1]) <= given.radius * min(mask.shape)
+    return drawn
+
+
+def as_other_marks(given: argparse.Namespace) -> None:
+    """Write a manifest with other marks."""
+    table, base = pd.read_csv(given.data), given.data.parent
+    folder = given.to.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, name in table["saliency"].dropna().items():
+        pixels = decode_marks(str(base / name))
+        drawn = other_marks(pixels >= pixels.max() / 2, given, np.random.default_rng(row))
+        Image.fromarray((drawn * 255).astype(np.uint8)).save(folder / f"{row}.png")
+        table.loc[row, "saliency"] = str(folder.absolute() / f"{row}.png")
+    table["path"] = [str((base / one).absolute()) for one in table["path"]]
+    table.to_csv(given.to, index=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("kind", choices=("frozen", "study", "manifests"))
+    parser.add_argument("kind", choices=("frozen", "study", "manifests", "marks"))
     parser.add_argument("data", type=Path, help="manifest, study folder, or folder of draws")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--backbone", default="mobilenetv2_100")
@@ -261,9 +305,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--positive")
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--as", dest="kind_of", choices=("box", "click", "clicks"))
+    parser.add_argument("--radius", type=float, default=POINT_RADIUS, help="share of the side")
+    parser.add_argument("--off", type=float, default=0.0)
+    parser.add_argument("--wrong", type=float, default=0.0)
     given = parser.parse_args()
-    if given.kind == "manifests":
-        without_clean_labels(given)
+    if given.kind in ("manifests", "marks"):
+        (without_clean_labels if given.kind == "manifests" else as_other_marks)(given)
         return
     rows = pd.read_csv(given.to).to_dict("records") if given.to.is_file() else []
     done = {row["draw"] for row in rows}

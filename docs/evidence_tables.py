@@ -584,6 +584,46 @@ def guidance(data: str, marked: int, earlier: str = "", epochs: bool = False) ->
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
 
 
+def methods() -> str:
+    """Guidance methods with equal trials; p is corrected for the rows of each column."""
+    every = pd.read_csv(EVIDENCE / "other" / "compared.csv")
+    runs = {key: own.set_index("draw") for key, own in every.groupby(["method", "maps"])}
+    plain = runs.pop(("no maps", "none"))
+    right = {method: own for (method, maps), own in runs.items() if maps == "right"}
+    order = sorted(right, key=lambda method: -right[method]["test"].mean())
+    others = [
+        lambda method: plain,
+        lambda method: runs[method, "shuffled"],
+        lambda method: right["l2"],
+    ]
+    columns = []
+    for other in others:
+        rows = [one for one in order if other(one) is not right[one]]
+        pairs = [paired(right[one]["test"], other(one)["test"]) for one in rows]
+        columns.append(dict(zip(rows, [one.text for one in holm_of(pairs)], strict=True)))
+    lines = [
+        [f"`{name}`", f"{own['alpha'].iloc[0]:g}, {own['steps'].iloc[0]:,}",
+         number(own["test"].mean()), number(runs[name, "shuffled"]["test"].mean()),
+         *(column.get(name, DASH) for column in columns),
+         f"{own['trials'].iloc[0]}, {own['trial_seconds'].iloc[0]:.0f} s"]
+        for name in order
+        for own in [right[name]]
+    ]  # fmt: skip
+    searched = f"{plain['trials'].iloc[0]}, {plain['trial_seconds'].iloc[0]:.0f} s"
+    lines.append(["no maps", f"{DASH}, {plain['steps'].iloc[0]}", number(plain["test"].mean()),
+                  *[DASH] * 4, searched])  # fmt: skip
+    header = [
+        "method",
+        "α, steps",
+        "people's maps",
+        "shuffled",
+        "− no maps",
+        "− shuffled",
+        "− `l2`",
+    ]
+    return table([*header, "trials"], lines)
+
+
 def published_order(data: str, columns: Mapping[str, str], wrong: str) -> str:
     """Accuracies of each method, and differences of the first one; `wrong`: name of the control."""
     scored = pd.read_csv(EVIDENCE / "other" / "published_orders.csv")
@@ -816,6 +856,7 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "fair": fair,
+    "methods": methods,
     "marks_only": marks_only,
     "front": front,
     "summary": summary,

@@ -218,9 +218,9 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
         ) from error
     if config.training.readout == "auto":
         read = best_readout(trained, scored, config.validation_negatives)
-        own, model = model, with_pool(model, read.spec.pool)
-        if model is not own:  # the metrics of an epoch are those of the model's own pooling
-            record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
+        if read is not trained:  # the metrics of an epoch are those of the model's own pooling
+            record = replace(record, metrics=record.metrics | _metrics(config, read, scored))
+        model = with_pool(model, read.spec.pool)
     log = "".join(f"{epoch_line(row, len(progress.history))}\n" for row in progress.history)
     tables = {"metrics.csv": metrics_table(progress.history), "log.txt": log}
     _write(run, workspace, model, tables, record)
