@@ -60,7 +60,7 @@ def test_study_init_writes_what_study_plan_accepts(
     assert "stage 2 (" in done.out
     assert "trainings" in done.out
     assert "together about " in done.out
-    disk = r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of image caches$"
+    disk = r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of caches$"
     assert re.search(disk, done.out, re.M)
     assert list(folder.iterdir()) == [file]
 

@@ -25,6 +25,8 @@ from preceptor.metrics.split_names import SWAPPED
 from preceptor.models.build import build_model, load_model
 from preceptor.models.frozen import cut, freeze
 from preceptor.models.networks import separate
+from preceptor.study.checks import cache_bytes
+from preceptor.study.config import StudyConfig
 from preceptor.training.prepare import (
     guided_rows,
     pixels_needed,
@@ -203,6 +205,13 @@ def test_swapped_images_have_features_of_their_own(config: Any, tmp_path: Path) 
             predict(one, of).probabilities for one, of in ((model, sets[name]), (upper, own))
         )
         np.testing.assert_allclose(part, whole, atol=2e-3)
+    filled = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("features-*.pixels"))
+    networks = {"teachers": [run.backbone], "students": [run.backbone], "weights": run.weights}
+    with_it, without = (
+        StudyConfig.model_validate({"manifest": manifest, "training": how} | networks)
+        for how in (SETTINGS | FLIPS, SETTINGS | FLIPS | {"frozen": None})
+    )
+    assert cache_bytes(with_it, [workspace]) - cache_bytes(without, [workspace]) == filled > 0
     again = trained_part(run, workspace, model, rows, sets, lambda line: None)[2]
     assert again[SWAPPED].features is scored[SWAPPED].features, "computed once"
 

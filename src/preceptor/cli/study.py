@@ -305,7 +305,7 @@ def plan(
                 weights += weight_bytes(left, classes)
                 print(f"{name}: {count_kinds(steps)}")
                 print(f"  left: {len(left)} of {len(work)}; {about(seconds)}")
-    print(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
+    print(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of caches")
     print(f"together {about(total)} with {jobs} job{'s' if jobs != 1 else ''}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,7 +24,9 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, GuidanceBatch, GuidedForward
 from preceptor.maps.sources import check_matches, marked_classes, too_few_for_components
+from preceptor.metrics.split_names import kind_of
 from preceptor.models.build import with_pool
+from preceptor.models.frozen import cut
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
 from preceptor.study.config import StudyConfig
@@ -361,14 +364,26 @@ def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
 
 
 def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
-    """Disk space of the image caches of a study for its manifests, as if none were filled."""
+    """Disk space of the caches of a study for its manifests, as if none were filled."""
     runs = [plain_run(study, backbone) for backbone in study.backbone_names]
     forms = {(form.side, form.fit, form.channels) for run in runs for form in image_formats(run)}
     tables = [workspace.manifest.table for workspace in workspaces]
     images = {path for table in tables for path in table["path"]}
     maps = {path for table in tables for path in table["saliency"] if path}
     each = sum(side**2 * channels for side, _, channels in forms)
-    return len(images) * each + len(maps) * MAP_SIDE**2
+    seen = {path for one in tables for path in one["path"][kind_of(one["split"]) != "test"]}
+    trained = {path for one in tables for path in one["path"][one["split"] == "train"]}
+    count = len(seen) + study.training.augmentation.flip * len(trained)  # and mirror images
+    feature = sum(_feature_bytes(run, workspaces[0].manifest.classes) for run in runs)
+    return len(images) * each + len(maps) * MAP_SIDE**2 + count * feature
+
+
+def _feature_bytes(run: RunConfig, classes: Sequence[str]) -> int:
+    """Disk space of the cached features of an image, in half precision."""
+    if run.training.frozen is None or pixels_needed(run):
+        return 0
+    model = build_for(run, classes, load_weights=False)
+    return 2 * math.prod(cut(model, model.frozen[-1]).upper.takes)
 
 
 def count_kinds(steps: Sequence[Step]) -> str:
