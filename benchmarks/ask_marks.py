@@ -20,8 +20,8 @@ the verdict of the audit. Draws that are there are not computed again.
 `manifests`: beside each manifest FOLDER/DRAW/manifest.csv one without clean labels: no further
 validation set, and marks of 20 validation images. Of one manifest, FOLDER/DRAW.csv for each draw.
 
-`marks`: the same images with the boxes of the regions of each mark, or with a click on its largest
-region, or one on each region: a disc around the pixel that is farthest from the region's edge.
+`marks`: the same images with the same marks, with the boxes of their regions, or with a click on
+the largest region or one on each: a disc around the pixel that is farthest from the region's edge.
 `--off` moves each click by a share of the side, `--wrong` puts a share of them anywhere.
 """
 
@@ -261,7 +261,9 @@ def without_clean_labels(given: argparse.Namespace) -> None:
 
 
 def other_marks(mask: Any, given: argparse.Namespace, rng: np.random.Generator) -> Any:
-    """A mark as boxes, or as discs of clicks."""
+    """A mark as it is, as boxes, or as discs of clicks."""
+    if given.kind_of == "mask":
+        return mask
     regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     drawn, (high, wide) = np.zeros(mask.shape, bool), mask.shape
@@ -305,7 +307,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--positive")
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--as", dest="kind_of", choices=("box", "click", "clicks"))
+    parser.add_argument("--as", dest="kind_of", choices=("mask", "box", "click", "clicks"))
     parser.add_argument("--radius", type=float, default=POINT_RADIUS, help="share of the side")
     parser.add_argument("--off", type=float, default=0.0)
     parser.add_argument("--wrong", type=float, default=0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
@@ -346,41 +346,38 @@ def summary() -> str:
     return table(header, lines)
 
 
-def fair() -> str:
-    """Moving decoys with equal trials and clean labels."""
-    names = {"baseline2": "no maps", "baseline1": "marks alone", "centre": "centered map"}
-    names |= {"shuffled": "the Teacher's maps, shuffled"}
-    names |= {"shuffled_human": "people's maps, shuffled"}
-    names |= {"mixed": "mixed (no Teacher)", "student": "**Student**", "dfr": "`dfr`, no marks"}
-    names |= {"student_dfr": "Student, then `dfr`", "ceiling": "people's maps on all images"}
-    return equal_trials("decoys_fair", names)
-
-
-def marks_only() -> str:
-    """Moving decoys with equal trials and without clean labels."""
+def regimes() -> str:
+    """Moving decoys with equal trials: with clean labels, and with marks alone."""
     names = {"baseline2": "no maps", "baseline1": "marks alone", "mixed": "mixed (no Teacher)"}
-    names |= {"shuffled": "the Teacher's maps, shuffled"}
-    names |= {"repair": "no maps, repaired by the Teacher's maps"}
-    names |= {"repair_shuffled": "no maps, repaired by shuffled maps", "student": "**Student**"}
+    names |= {"centre": "centered map", "shuffled": "the Teacher's maps, shuffled"}
+    names |= {"shuffled_human": "people's maps, shuffled", "student": "**Student**"}
+    names |= {"dfr": "`dfr`: no marks, 500 clean labels", "student_dfr": "Student, then `dfr`"}
+    names |= {
+        "repair": "no maps, repaired",
+        "repair_shuffled": "no maps, repaired by shuffled maps",
+    }
     names |= {"student_repair": "**Student, repaired**", "ceiling": "people's maps on all images"}
-    return equal_trials("decoys_marks", names)
+    sides = [equal_trials(study, names) for study in ("decoys_fair", "decoys_marks")]
+    lines = [[name, *(sides[0].get(key, [DASH] * 3)), *(sides[1].get(key, [DASH] * 3))[:2]]
+             for key, name in names.items()]  # fmt: skip
+    header = ["row", "with clean labels", "Student minus it", "trials", "with marks alone"]
+    return table([*header, "Student minus it"], lines)
 
 
-def equal_trials(study: str, names: dict[str, str]) -> str:
-    """AUC, trials and images of rows, and the Student minus them."""
+def equal_trials(study: str, names: Iterable[str]) -> dict[str, list[str]]:
+    """AUC of each row, the Student minus it, and trials."""
     rows = tables(study).table
     of = {row["key"]: row for row in rows[rows["set"] == "test"].to_dict("records")}
-    keys = [key for key in names if key != "ceiling" and not key.startswith("student")]
+    keys = [
+        key for key in names if key in of and key != "ceiling" and not key.startswith("student")
+    ]
     found = holm_of([compared(study, key) for key in keys])
     texts = {key: one.text for key, one in zip(keys, found, strict=True)}
-    lines = [
-        [name, number(row["mean"]), f"{row['trials']:.0f}", f"{row['images_seen']:,.0f}",
-         texts.get(key, DASH)]
-        for key, name in names.items()
-        for row in [of[key]]
-    ]  # fmt: skip
-    header = ["row", "AUC", "trials", "images of the selected training", "Student minus it"]
-    return table(header, lines)
+    return {
+        key: [number(of[key]["mean"]), texts.get(key, DASH), f"{of[key]['trials']:.0f}"]
+        for key in names
+        if key in of
+    }
 
 
 def front() -> str:
@@ -599,7 +596,9 @@ def methods() -> str:
     columns = []
     for other in others:
         rows = [one for one in order if other(one) is not right[one]]
-        pairs = [paired(right[one]["test"], other(one)["test"]) for one in rows]
+        pairs = [
+            paired(*(own["test"].to_dict() for own in (right[one], other(one)))) for one in rows
+        ]
         columns.append(dict(zip(rows, [one.text for one in holm_of(pairs)], strict=True)))
     lines = [
         [f"`{name}`", f"{own['alpha'].iloc[0]:g}, {own['steps'].iloc[0]:,}",
@@ -855,9 +854,8 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "fair": fair,
+    "regimes": regimes,
     "methods": methods,
-    "marks_only": marks_only,
     "front": front,
     "summary": summary,
     "controls": controls,

@@ -86,7 +86,9 @@ def _beside(name: str) -> str:
     """Text of a page outside this folder, with links from `reference/generated`."""
     text = (HERE.parent / name).read_text(encoding="utf-8")
     text = re.sub(
-        r"\[([^\]]+)\]\((?:evidence/[^)]*|CONTRIBUTING\.md|\.\./slurm/[^)]*)\)", r"\1", text
+        r"\[([^\]]+)\]\((?:evidence/[^)]*|[^)]*\.(?:csv|yaml)|CONTRIBUTING\.md|\.\./slurm/[^)]*)\)",
+        r"\1",
+        text,
     )
     return re.sub(r"\]\((?:\.\./)*docs/", "](../../", text)
 
