@@ -43,9 +43,8 @@ from scipy import ndimage
 from scipy.special import softmax
 
 from preceptor.annotations.shapes import POINT_RADIUS
-from preceptor.auditing.audit import audit
+from preceptor.auditing.audit import audit, make_pictures
 from preceptor.auditing.models import open_model
-from preceptor.auditing.pictures import make_pictures
 from preceptor.data.cache import in_memory
 from preceptor.data.images import decode_marks
 from preceptor.data.loader import Rows

@@ -18,8 +18,8 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 38_500,
-    "modules of source": 160,
+    "lines of source": 38_320,
+    "modules of source": 155,
     "lines of the longest module": 593,
     "lines of benchmarks": 3_000,
     "lines of documentation": 3_600,

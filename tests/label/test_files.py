@@ -13,8 +13,8 @@ from PIL import Image
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.label.calls import UNREACHABLE
-from preceptor.label.images import PictureError, measure, version_of
-from preceptor.label.images import picture as sent_picture
+from preceptor.label.sources import PictureError, measure, version_of
+from preceptor.label.sources import picture as sent_picture
 from tests.commands import assert_refused, here
 from tests.label.serving import Client, Running, blob, running
 
@@ -56,7 +56,7 @@ def test_the_whole_picture_is_upright_in_every_mode(tmp_path: Path, mode: str) -
 
 
 def test_a_large_picture_is_sent_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.label.images.WHOLE", 100_000)
+    monkeypatch.setattr("preceptor.label.sources.WHOLE", 100_000)
     noise(601, 400).save(tmp_path / "a.png")
     sent = pixels(sent_picture(tmp_path / "a.png"))
     assert sent.shape == (200, 301, 3)

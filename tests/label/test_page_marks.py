@@ -277,7 +277,7 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
 def test_an_image_that_is_sent_reduced_is_marked_to_the_pixel(
     page: Page, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.label.images.WHOLE", 2_000_000)
+    monkeypatch.setattr("preceptor.label.sources.WHOLE", 2_000_000)
     show(page, server, "large-0.png")
     fit = Fit(2600, 2000)
     points = [fit.page(500, 500), fit.page(1900, 1400)]

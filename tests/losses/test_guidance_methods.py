@@ -27,8 +27,6 @@ from preceptor.losses.guidance import (
     GuidedForward,
     TeacherOutput,
     catalogue,
-    evidence,
-    gradients,
     guided_objective,
     inputs,
     matching,
@@ -69,7 +67,7 @@ CASES = [
     ),
     Case("rank"),
     Case("slack", met=False),
-    *(Case("gradient", {"penalty": penalty}) for penalty in gradients.PENALTIES),
+    *(Case("gradient", {"penalty": penalty}) for penalty in inputs.PENALTIES),
     Case("gradient", {"scalar": "ce"}),
     Case("gradient", {"scalar": "margin", "penalty": "abs_mean"}),
     Case("harmonize"),
@@ -97,7 +95,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Those whose passes or maps differ; the others differ in their formula alone.
 SAME = {"bce", "rrr_star", "l1", "ppce", "cells", "ce", "margin", "kd", "cat"}
-SAME |= {*gradients.PENALTIES} - {"square_sum"}
+SAME |= {*inputs.PENALTIES} - {"square_sum"}
 every = pytest.mark.parametrize("case", CASES, ids=str)
 one_a_kind = pytest.mark.parametrize(
     "case", [one for one in CASES if not SAME & {*map(str, one.settings.values())}], ids=str
@@ -504,15 +502,15 @@ MASK = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
 
 
 def test_evidence_by_hand() -> None:
-    assert evidence.rrr_star(SALIENCY, MASK).item() == pytest.approx((1 / 4) ** 2 + (2 / 4) ** 2)
-    assert evidence.share_l1(SALIENCY, MASK).item() == pytest.approx((0 + 0.25 + 0 + 1) / 4)
-    assert evidence.ppce(SALIENCY, MASK).item() == pytest.approx(-math.log(0.01) / 2)
+    assert matching.rrr_star(SALIENCY, MASK).item() == pytest.approx((1 / 4) ** 2 + (2 / 4) ** 2)
+    assert matching.share_l1(SALIENCY, MASK).item() == pytest.approx((0 + 0.25 + 0 + 1) / 4)
+    assert matching.ppce(SALIENCY, MASK).item() == pytest.approx(-math.log(0.01) / 2)
     both = torch.stack([SALIENCY, -SALIENCY], 1)
     # d = 0 for the label; 8, 2, −4, 0 for the other class.
     expected = math.log1p(math.exp((-8 + 2 + 4 - 0) / 4))
-    assert evidence.cfce(both, torch.tensor([0]), MASK).item() == pytest.approx(expected)
+    assert matching.cfce(both, torch.tensor([0]), MASK).item() == pytest.approx(expected)
     logits = both.mean((2, 3))
-    whole = evidence.cfce(both, torch.tensor([0]), torch.ones_like(MASK))
+    whole = matching.cfce(both, torch.tensor([0]), torch.ones_like(MASK))
     torch.testing.assert_close(whole, functional.cross_entropy(logits, torch.tensor([0]))[None])
 
 
@@ -542,15 +540,15 @@ def test_gradients_by_hand() -> None:
         "channel_square_sum": 1 + 4,
         "cosine": (1 + 2) / (math.sqrt(1 + 1 + 4 + 16) * math.sqrt(2)),
     }
-    found = {name: penalty(g, outside).item() for name, penalty in gradients.PENALTIES.items()}
+    found = {name: penalty(g, outside).item() for name, penalty in inputs.PENALTIES.items()}
     assert found == pytest.approx(expected)
     logits, labels = torch.tensor([[1.0, 3.0]]), torch.tensor([1])
     p = math.exp(2) / (1 + math.exp(2))
     by_hand = {"ce": -math.log(p), "logp": math.log(p * (1 - p)), "margin": 2, "label": 3}
     assert {kind: scalar(logits, labels, kind).item() for kind in by_hand} == pytest.approx(by_hand)  # type: ignore[arg-type]
-    flat = gradients.standardized(torch.tensor([[[1.0, 1.0], [1.0, 5.0]]]))
+    flat = inputs.standardized(torch.tensor([[[1.0, 1.0], [1.0, 5.0]]]))
     assert flat.flatten().tolist() == pytest.approx([0, 0, 0, 3 / math.sqrt(3)])
-    sizes = [tuple(level.shape) for level in gradients.pyramid(torch.ones(1, 8, 8))]
+    sizes = [tuple(level.shape) for level in inputs.pyramid(torch.ones(1, 8, 8))]
     assert sizes == [(1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 1, 1), (1, 1, 1)]
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from preceptor.deploy.calibrate import calibration_error, fit_temperature
 from preceptor.errors import InputError
-from preceptor.metrics.reliability import calibration_error, fit_temperature
 
 
 def slow_error(hits: NDArray[np.bool_], scores: NDArray[np.float64], bins: int) -> float:

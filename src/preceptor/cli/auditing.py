@@ -64,7 +64,7 @@ def audit(
         raise InputError(f"--out {out}: it is a file; name a folder")
     with bulk_import():
         from preceptor.auditing import audit as steps
-        from preceptor.auditing.pictures import TABLE, make_pictures, write_pictures
+        from preceptor.auditing.audit import TABLE, make_pictures, write_pictures
         from preceptor.config.settings import ImageFormat
         from preceptor.data.manifest import Manifest
         from preceptor.maps.marked import read_marked

@@ -28,10 +28,9 @@ from preceptor.errors import InputError
 from preceptor.label import calls, db, routes, sources
 from preceptor.label.calls import Call, Keys, Labeling, Session
 from preceptor.label.db import Connection, Database, LabelSettings, connect
-from preceptor.label.images import forget_sizes, look_again
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
-from preceptor.label.sources import Row, Source
+from preceptor.label.sources import Row, Source, forget_sizes, look_again
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from preceptor.deploy import http
 from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
-from preceptor.label import images as files
+from preceptor.label import sources as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
 from preceptor.label.queue import Claims, open_images
 from preceptor.label.sources import Source

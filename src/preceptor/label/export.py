@@ -18,8 +18,14 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label import marks
 from preceptor.label.db import Connection, read_settings
-from preceptor.label.images import is_replaced
-from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
+from preceptor.label.sources import (
+    checked_table,
+    find_source,
+    folder_rows,
+    is_replaced,
+    root_of,
+    source_of,
+)
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress

@@ -12,7 +12,7 @@ from typing import Any
 from preceptor.deploy import http
 from preceptor.deploy.http import Reply
 from preceptor.label import calls, marks, queue
-from preceptor.label import images as files
+from preceptor.label import sources as files
 from preceptor.label.calls import Call, Person, Session
 from preceptor.label.db import Connection, read_setting
 

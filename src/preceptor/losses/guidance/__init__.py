@@ -24,23 +24,23 @@ from preceptor.losses.guidance.base import (
     mean_losses,
     measure_scale,
 )
-from preceptor.losses.guidance.evidence import Evidence
 from preceptor.losses.guidance.forward import (
     ForwardOutput,
     GuidanceBatch,
     GuidedForward,
     TeacherOutput,
 )
-from preceptor.losses.guidance.gradients import Gradient, Harmonize
 from preceptor.losses.guidance.inputs import (
     Faithful,
+    Gradient,
+    Harmonize,
     Latent,
     MaskTune,
     Outside,
     Robust,
     SaliencyGuided,
 )
-from preceptor.losses.guidance.matching import Cyborg, Head, Rank, Slack
+from preceptor.losses.guidance.matching import Cyborg, Evidence, Head, Rank, Slack
 from preceptor.losses.guidance.teach import Teach
 from preceptor.utils.results import missing_module
 
