@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,24 @@ def test_every_environment_variable_that_is_read_is_documented() -> None:
     documented = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     assert "PRECEPTOR_CACHE" in names
     assert [name for name in sorted(names) if f"`{name}`" not in documented] == []
+
+
+def test_continuous_integration_names_what_exists() -> None:
+    """Targets of make, commands, and Python from the lowest version on."""
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    made = re.findall(r"^make (\S+)", "\n".join(runs), re.MULTILINE)
+    targets = (ROOT / "Makefile").read_text(encoding="utf-8").split(".PHONY: ")[1].split("\n")[0]
+    assert {"lint", "test", "docs", "matrix"} == set(made) <= set(targets.split())
+    known = commands(typer.main.get_command(app))
+    for one in re.findall(r"bin/preceptor (data \w+)", "\n".join(runs)):
+        assert f"preceptor {one}" in known
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = jobs["test"]["strategy"]["matrix"]["python"]
+    assert f">={versions[0]}" == project["requires-python"]
+    matrix = (ROOT / "benchmarks" / "matrix.py").read_text(encoding="utf-8")
+    folders = re.search(r"FOLDERS = \(([^)]*)\)", matrix)
+    assert folders is not None
+    for name in re.findall(r'"(\w+)"', folders[1]):
+        assert (ROOT / "tests" / name).is_dir(), name
