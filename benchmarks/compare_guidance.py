@@ -107,11 +107,13 @@ def main() -> None:
     parser.add_argument("--with", dest="others", nargs="*", default=["l2"], metavar="NAME")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--source", default="fashion", help="of `preceptor data decoys`")
+    parser.add_argument("--images", type=int, default=3000, help="of the training")
     parser.add_argument("--to", type=Path, default=Path("compared"))
     given = parser.parse_args()
     store, draws = given.to.absolute(), [FIRST + draw for draw in range(given.draws)]
     make = ["data", "decoys", "--to", store / "decoys", "--first", FIRST, "--draws", given.draws]
-    command = [sys.executable, "-m", "preceptor", *map(str, make), "--source", given.source]
+    make += ["--source", given.source, "--images", given.images]
+    command = [sys.executable, "-m", "preceptor", *map(str, make)]
     subprocess.run(command, check=True)
     from preceptor.metrics.paired_tests import paired_difference
 
@@ -122,7 +124,7 @@ def main() -> None:
             (one, maps) for one in (given.method, *given.others) for maps in ("right", "shuffled")
         ]
         table = pd.concat([search(pool, store, *one, draws) for one in wanted])
-    if ARCHIVE.is_file():
+    if ARCHIVE.is_file() and given.images == 3000:
         before = pd.read_csv(ARCHIVE)
         table = pd.concat([table, before[before["draw"].isin(draws)]])
         table = table.drop_duplicates(["method", "maps", "draw"])
