@@ -43,6 +43,7 @@ PAGES = (
     "docs/evidence.md",
     "docs/explanation/when-marks-help.md",
     "docs/explanation/which-guidance.md",
+    "docs/howto/how-many-marks.md",
 )
 Floats = NDArray[np.float64]
 
@@ -623,6 +624,24 @@ def methods() -> str:
     return table([*header, "trials"], lines)
 
 
+def clicks() -> str:
+    """Masks, boxes and clicks of the same images."""
+    every = pd.read_csv(EVIDENCE / "other" / "clicks.csv")
+    of = {key: dict(zip(own["seed"], own["auc"], strict=True))
+          for key, own in every.groupby(["kind", "role"])}  # fmt: skip
+    roles = {"baseline1": "marks alone", "student": "Student", "repair": "repair"}
+    roles |= {"student_repair": "Student, repaired"}
+    lines = []
+    for kind in dict.fromkeys(every["kind"]):
+        cells = [number(float(np.mean([*of[kind, role].values()]))) for role in roles]
+        pairs = [(of[kind, role], of["masks", role]) for role in ("student", "student_repair")]
+        same = kind == "masks"
+        against = [DASH if same else paired(*both).text.replace("*", "") for both in pairs]
+        lines.append([kind, *cells, *against])
+    header = ["60 images marked by", *roles.values(), "Student − masks"]
+    return table([*header, "repaired Student − masks"], lines)
+
+
 def published_order(data: str, columns: Mapping[str, str], wrong: str) -> str:
     """Accuracies of each method, and differences of the first one; `wrong`: name of the control."""
     scored = pd.read_csv(EVIDENCE / "other" / "published_orders.csv")
@@ -856,6 +875,7 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 BLOCKS: dict[str, Callable[[], str]] = {
     "regimes": regimes,
     "methods": methods,
+    "clicks": clicks,
     "front": front,
     "summary": summary,
     "controls": controls,

@@ -158,6 +158,8 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
     first = re.search(r"\S[^\r\n]*", text)
     bare = re.sub(r'"[^"]*"', "", first[0] if first else "")
     delimiter = max((",", ";", "\t"), key=bare.count)  # the first of equals
+    if (quick := _read_plain_csv(text, delimiter, header, findings)) is not None:
+        return quick
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -165,7 +167,7 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
     begin = 1
     try:
         for record in reader:
-            if any(cell.strip() for cell in record):  # tables end with rows of commas
+            if any(map(str.strip, record)):  # tables end with rows of commas
                 records.append((begin, record))
             begin = reader.line_num + 1
     except csv.Error as error:
@@ -192,6 +194,39 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
     findings.rows = [row for row, _ in whole]
     table = dict(zip(header, map(list, columns), strict=True))
     return pd.DataFrame(table, dtype="str").drop(columns="", errors="ignore")
+
+
+def _read_plain_csv(
+    text: str, delimiter: str, header: list[str] | None, findings: Findings
+) -> pd.DataFrame | None:
+    """Cells of a table of equal rows without quotes, outer spaces and blank rows; else None."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    text = text.replace("\r\n", "\n")
+    odd = ('"', "\r", f"{delimiter} ", "\n ")
+    if text.startswith((" ", "\n", "sep=", "\ufeff")) or any(one in text for one in odd):
+        return None
+    names = header or [cell.strip() for cell in text.split("\n", 1)[0].split(delimiter)]
+    unique = list(map(str, range(len(names))))
+    try:
+        cells = arrow.read_csv(
+            pa.BufferReader(text.encode()),
+            arrow.ReadOptions(column_names=unique, skip_rows=0 if header else 1),
+            arrow.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=False),
+            arrow.ConvertOptions(
+                column_types=dict.fromkeys(unique, pa.large_string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:  # no rows, or rows of another length, which get a message each
+        return None
+    first = cells.column(0).to_pylist()
+    if not (first and any(names) and all(map(str.strip, first))):
+        return None
+    _refuse_repeated(names, findings)
+    findings.rows = list(range(1 if header else 2, cells.num_rows + (1 if header else 2)))
+    table: pd.DataFrame = cells.to_pandas().set_axis(names, axis=1)
+    return table.drop(columns="", errors="ignore")
 
 
 def _refuse_repeated(header: list[str], findings: Findings) -> None:
