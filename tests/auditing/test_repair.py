@@ -71,8 +71,11 @@ SPLITS = {"train": 60, "val": 60, "test": 60}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("stamped"))
+
+
+def write_data(folder: Path, networks: str = "networks_of_repair.py") -> Path:
     """Images of two classes, of which one has a green square, and in train and val a red stamp."""
-    folder = tmp_path_factory.mktemp("stamped")
     (folder / "stamps").mkdir()
     rng, rows = np.random.default_rng(0), []
     for split, count in SPLITS.items():
@@ -97,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append((name, ("plain", "sick")[label], split, saliency, int(split != "test")))
     columns = ["path", "label", "split", "saliency", "annotated"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
-    (folder / "networks_of_repair.py").write_text(NETWORKS, encoding="utf-8")
+    (folder / networks).write_text(NETWORKS, encoding="utf-8")
     return folder
 
 
@@ -186,6 +189,8 @@ def test_without_marks_in_validation_training_images_are_split(
         annotated=lambda t: t["split"] == "train",
         group=lambda t: t.index // 4,
     )  # fmt: skip
+    table = pd.read_csv(alone, keep_default_na=False)
+    table[table["split"] == "train"].to_csv(alone, index=False)  # a repair tests on nothing else
     found = preceptor.repair(f"{model}:stamp", alone, tmp_path / "to", positive="sick")
     assert found.result.folds == 3
     assert found.audits is None

@@ -213,7 +213,6 @@ def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_
         (["evaluate", nowhere, nowhere], "--out", "x.csv", ".parquet, .pq"),
         (["export", model], "--out", "x.bin", ".onnx"),
         (["study", "init", nowhere], "--to", "x.csv", ".yaml, .yml"),
-        (["explain", model, nowhere], "--out", "x.png", ".html, .htm"),
     ]:
         target = tmp_path / name
         told = here(*arguments, option, target)

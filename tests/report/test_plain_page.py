@@ -1,4 +1,4 @@
-"""The page of `explain` in a real browser."""
+"""The pages of `audit` and `repair` in a real browser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.auditing.test_repair import write_data
 from tests.browsers import OF_WIDTH, check_long_page, check_rules, start_browser
-from tests.calibrated import Calibrated
 from tests.commands import here
 
 if TYPE_CHECKING:
@@ -22,16 +22,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """An image, and two images."""
-    folder = tmp_path_factory.mktemp("pages")
-    data, model = calibrated.manifest.parent, calibrated.folder
-    images = [data / f"test-{number}.png" for number in (0, 1)]
-    one, two = (folder / name for name in ("one.html", "two.html"))
-    for network, some, page in ((model, images[:1], one), (calibrated.model, images, two)):
-        done = here("explain", network, *some, "--masks", 128, "--out", page)
-        assert done.code == 0, done
-    return [one, two]
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """An audit of a network that reads a stamp, and its repair."""
+    folder = write_data(tmp_path_factory.mktemp("pages"), "networks_of_pages.py")
+    network = f"{folder / 'networks_of_pages.py'}:stamp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        for command, option in (("audit", "--out"), ("repair", "--to")):
+            named = (network, folder / "manifest.csv", "--positive", "sick")
+            done = here(command, *named, option, folder / command)
+            assert done.code == 0, done
+    return [folder / "audit" / "audit.html", folder / "repair" / "repair.html"]
 
 
 def test_pages_fit_and_are_accessible(browser: Browser, pages: list[Path]) -> None:

@@ -107,7 +107,9 @@ def repair(
     if to.exists() or not to.absolute().parent.is_dir():
         what = "exists already" if to.exists() else f"is in no folder: {to.parent} does not exist"
         raise InputError(f"{to}: {what}; name a new folder")
-    table = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, verify=False)
+    table = manifest
+    if not isinstance(table, Manifest):
+        table = Manifest.read(table, verify=False, need=("train",))
     opened = open_model(
         model, classes=table.classes, positive=positive, input_size=input_size,
         normalization=normalization,

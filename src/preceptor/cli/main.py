@@ -38,7 +38,7 @@ SECTIONS = {
     "Data and marks": ("data import", "data check", "label", "data"),
     "Study": ("study init", "study", "report", "runs"),
     "Model": (
-        "audit", "repair", "predict", "explain", "export", "serve", "calibrate", "evaluate",
+        "audit", "repair", "predict", "export", "serve", "calibrate", "evaluate",
         "annotate", "train",
     ),
 }  # fmt: skip
@@ -95,7 +95,7 @@ app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 app.add_typer(label, name="label")
 _OF_MODELS = (model.train, model.annotate, model.evaluate, model.export)
-_IN_USE = (model.serve, model.predict, model.explain, model.calibrate)
+_IN_USE = (model.serve, model.predict, model.calibrate)
 for _command in (*_OF_MODELS, *_IN_USE, audit, repair, runs, report, demo, doctor):
     app.command()(_command)
 

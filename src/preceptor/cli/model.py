@@ -1,4 +1,4 @@
-"""Commands of one model: train, annotate, evaluate, predict, explain, calibrate, export, serve."""
+"""Commands of one model: train, annotate, evaluate, predict, calibrate, export, serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 
 from preceptor.cli.options import (
-    PAGE_FORMATS,
     PARQUET_FORMATS,
     BatchSizeOption,
     CamClass,
@@ -231,50 +230,6 @@ def predict(
         total = result.decisions.total() + result.bad
         where = "" if out is None else f"; the column error of {out} has the reasons"
         raise PreceptorError(f"{result.bad:,} of {total:,} images could not be read{where}")
-
-
-def explain(
-    model: Path,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    out: Path = Path("explanation.html"),
-    threshold: ThresholdOption = None,
-    masks: Annotated[int, typer.Option(min=2, max=1_000_000)] = 1000,
-) -> None:
-    """Explain decisions of a model on one page.
-
-    The page has the image with the map and the RISE map of the decided class.
-
-    Args:
-        model: Model folder, such as best.
-        images: Image files.
-        out: Output page.
-        masks: Maximum number of RISE masks per image.
-    """
-    check_model_folder(model)
-    with bulk_import():
-        from preceptor.deploy import explain as steps
-        from preceptor.deploy.predictor import load
-        from preceptor.models.build import load_model
-        from preceptor.utils.results import write_atomically
-        from preceptor.utils.text import fine_number, progress
-
-    check_target("--out", out, formats=PAGE_FORMATS)
-    predictor = load(model, threshold=threshold, device="cpu")
-    with progress() as bar:
-        task = bar.add_task("maps", total=len(images), note="")
-        explained = steps.explain(
-            predictor,
-            load_model(model),
-            images,
-            max_masks=masks,
-            advance=lambda count: bar.advance(task, count),
-        )
-    name = model.absolute().name
-    write_atomically(out, steps.explain_page(explained, predictor.info, predictor.threshold, name))
-    for one in explained:
-        score = fine_number(one.prediction.score)
-        print(f"{one_line(without_secrets(one.path))}: {one.prediction.decision}, score {score}")
-    print(f"wrote {out}")
 
 
 def calibrate(

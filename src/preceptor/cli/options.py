@@ -127,7 +127,6 @@ class RunByDefault(TyperGroup):
 
 MANIFEST_FORMATS = (".csv", ".parquet", ".pq")
 PARQUET_FORMATS = (".parquet", ".pq")
-PAGE_FORMATS = (".html", ".htm")
 CONFIG_FORMATS = (".yaml", ".yml")
 
 

@@ -25,16 +25,6 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def fine_number(value: Any) -> str:
-    """Number with three decimals, and with more near 0 and 1: 0.123, 0.000010, 0.999990."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    rest = min(abs(value), abs(1 - value))
-    if rest == 0 or rest >= 0.001:
-        return number(value)
-    return number(value, min(17, 1 - math.floor(math.log10(rest) + 1e-6)))
-
-
 def p_value(value: Any) -> str:
     """p-value with three digits, which is never written as 0 but as <0.001; a dash for NaN."""
     known = value is not None and math.isfinite(value)
