@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.auditing.test_repair import write_data
+from tests.auditing.stamped import write_data
 from tests.browsers import OF_WIDTH, check_long_page, check_rules, start_browser
 from tests.commands import here
 
