@@ -18,7 +18,7 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 38_115,
+    "lines of source": 38_000,
     "modules of source": 154,
     "lines of the longest module": 593,
     "lines of benchmarks": 3_000,
@@ -28,7 +28,7 @@ LIMITS = {
     "lines of the README": 150,
     "tracked files": 840,
     "keys of a study": 65,
-    "commands": 29,
+    "commands": 28,
     "options": 65,
 }
 

@@ -21,10 +21,10 @@ from preceptor.annotations.export import (
     manifest_images,
     write_export,
 )
-from preceptor.data.geometry import content_pixels, render
+from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import content_pixels, normalized, over_image, render
 from preceptor.data.manifest import Manifest
 from preceptor.errors import ProblemsError
-from preceptor.maps.store import StoreInfo, map_over_image
 from tests.annotations.trees import NAMES, iou, marked_manifest, save_image
 from tests.commands import here
 
@@ -181,10 +181,6 @@ def test_gray_maps_come_back_exactly_as_masks(tmp_path: Path) -> None:
 SIDE = 64
 
 
-def info(fit: Any, method: str = "cam") -> StoreInfo:
-    return StoreInfo("teacher-1", method, fit, SIDE, ("clean", "crack"), {})
-
-
 def spot(width: int, height: int, x: float, y: float) -> np.ndarray:
     down, across = np.mgrid[:height, :width]
     away = ((across - x) ** 2 + (down - y) ** 2) / (0.12 * min(width, height)) ** 2
@@ -203,17 +199,10 @@ def test_a_map_lies_where_the_model_saw_it(fit: Any, size: tuple[int, int]) -> N
     inside = np.zeros((SIDE, SIDE), bool)
     inside[top : top + inner_height, left : left + inner_width] = True
     cells = np.where(inside, canvas, 0).reshape(16, 4, 16, 4).mean(axis=(1, 3))
-    found = map_over_image(cells, info(fit), size)
+    found = over_image(normalized(cells), ImageFormat(SIDE, fit), size)
     assert found.shape == (height, width)
     assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.95
     rows, columns = np.mgrid[:height, :width]
     strong = found >= 0.5
     assert columns[strong].mean() == pytest.approx(width * 0.45, abs=width / 32)
     assert rows[strong].mean() == pytest.approx(height * 0.55, abs=height / 32)
-
-
-def test_maps_are_normalized_except_probabilities_of_marks() -> None:
-    grid = np.array([[0.2, 0.3], [0.3, 0.4]], np.float32)
-    assert map_over_image(grid, info("squash"), (64, 64)).max() == 1
-    assert map_over_image(grid, info("squash", "cells"), (64, 64)).max() == np.float32(0.4)
-    assert not map_over_image(np.full((2, 2), 0.7, np.float32), info("squash"), (5, 5)).any()

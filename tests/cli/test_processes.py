@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from tests import forked
-from tests.commands import here
 from tests.start_up import imported_by_command
-from tests.studies import RECORD
 
 
 def test_help_needs_nothing_heavy() -> None:
     heavy = {"torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "rich.console"}
     assert not imported_by_command(["--help"], heavy).imported
-
-
-def test_runs_of_a_store(tmp_path: Path) -> None:
-    config = {"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3}
-    record = replace(RECORD, id="done", config=config)
-    (tmp_path / "runs" / "done").mkdir(parents=True)
-    record.write(tmp_path / "runs" / "done")
-    (tmp_path / "runs" / "begun").mkdir()
-    state = {"state": json.dumps({"epoch": 2})}
-    save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
-    done = here("runs", tmp_path)
-    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.strip()}
-    assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.875", "1"]
-    assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
 
 
 def test_a_reader_that_has_seen_enough(data: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.cli.output import Run, print_comparison, print_figures, print_runs
+from preceptor.cli.output import print_comparison, print_figures
 
 
 def narrow() -> Console:
@@ -20,30 +18,6 @@ def check(text: str, headings: list[str]) -> None:
     assert max(map(len, text.splitlines())) <= 80, text
     for word in " ".join(headings).split():
         assert word in text.split(), f"{word} is not in:\n{text}"
-
-
-def test_runs() -> None:
-    run = Run(
-        "0123456789abcdef",
-        ("student", "shuffled_human"),
-        "tf_efficientnet_lite0",
-        0.05,
-        12,
-        "magnetic tiles",
-        "finished",
-        50,
-        0.875,
-        12345,
-    )
-    console = narrow()
-    print_runs([run], console)
-    check(
-        console.export_text(),
-        ["domain", "run", "role", "backbone", "α", "seed", "state", "epoch", "val AUC", "seconds"],
-    )
-    assert "Teacher" not in console.export_text()
-    print_runs([replace(run, domain="", teacher=name) for name in ("cam", "rise")], console)
-    check(console.export_text(), ["Teacher", "cam", "rise"])
 
 
 def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -13,15 +12,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from preceptor.cli.output import list_runs, print_status, render
+from preceptor.cli.output import print_status, render
 from preceptor.config.files import load_config
-from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, read_status
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Failure, read_planned_runs
 from preceptor.study_folder import reopen
-from preceptor.training.run import train
 from tests import forked
 from tests.datasets import squares
 from tests.forked import Forked
@@ -147,15 +144,6 @@ def test_a_status_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         read_status(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "5", '{"config": 5}', '{"config": {}, "metrics": []}'])
-def test_a_damaged_record_of_a_store_is_named(tmp_path: Path, text: str) -> None:
-    run = tmp_path / "runs" / "an-id"
-    run.mkdir(parents=True)
-    (run / "run.json").write_text(text)
-    with pytest.raises(InputError, match=r"an-id/run\.json: .*; remove the folder"):
-        list_runs(tmp_path)
-
-
 def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
     file: Path, seen: tuple[Path, list[Status]], tmp_path: Path
 ) -> None:
@@ -190,51 +178,11 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
     assert "chosen: teacher" in plain.stdout
 
 
-def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]) -> None:
-    out, _ = seen
-    runs = list_runs(out)
-    by_role = {role: one for one in runs for role in one.roles}
-    assert set(by_role) == {"baseline1", "teacher", "baseline2", "student", "ceiling"}
-    assert by_role["teacher"] is by_role["baseline1"]
-    assert {one.state for one in runs} == {"finished"}
-    record = json.loads((out / "store/runs" / by_role["student"].id / "run.json").read_text())
-    assert by_role["student"].val_auc == record["metrics"]["val_auc"]
-    assert by_role["baseline2"].alpha == 1.0
-    in_store = list_runs(out / "store")
-    assert {one.id for one in in_store} == {one.id for one in runs}
-
-
 def test_the_list_of_runs_is_that_of_the_plan(
     seen: tuple[Path, list[Status]], tmp_path: Path
 ) -> None:
     out, _ = seen
     assert read_planned_runs(out) == reopen(out).planned_runs()
-    copy = shutil.copytree(out, tmp_path / "study")
-    for content in (None, "[{}]", "cut sh"):
-        file = copy / "planned_runs.json"
-        file.unlink() if content is None else file.write_text(content)
-        assert list_runs(copy) == list_runs(out)
-        file.touch()
-
-
-def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(
-    seen: tuple[Path, list[Status]], tmp_path: Path
-) -> None:
-    out = shutil.copytree(seen[0], tmp_path / "study")
-    runs = {role: one.id for one in list_runs(out) for role in one.roles}
-    config = load_config(out / "store" / "runs" / runs["baseline2"] / "config.yaml", RunConfig)
-    for role in ("baseline2", "ceiling"):
-        shutil.rmtree(out / "store" / "runs" / runs[role])
-
-    def stop(line: str) -> None:
-        if line.startswith("epoch 1/1"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, out / "store" / "runs", tell_epoch=stop)
-    states = {role: (one.state, one.epochs) for one in list_runs(out) for role in one.roles}
-    assert states["baseline2"] == ("begun", 1)
-    assert states["ceiling"] == ("waiting", 0)
-    assert {states[role][0] for role in states.keys() - {"baseline2", "ceiling"}} == {"finished"}
-    with pytest.raises(InputError, match="neither a study folder"):
-        list_runs(tmp_path)
+    for content in ("[{}]", "cut sh"):
+        (tmp_path / "planned_runs.json").write_text(content)
+        assert read_planned_runs(tmp_path) is None

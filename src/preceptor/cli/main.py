@@ -28,7 +28,7 @@ from preceptor.cli.demo import demo
 from preceptor.cli.doctor import doctor
 from preceptor.cli.label import label
 from preceptor.cli.options import Commands
-from preceptor.cli.study import report, runs, study
+from preceptor.cli.study import report, study
 from preceptor.errors import PreceptorError, one_line
 from preceptor.utils.process import handling, out_of_memory
 
@@ -36,7 +36,7 @@ from preceptor.utils.process import handling, out_of_memory
 SECTIONS = {
     "First steps": ("demo", "doctor"),
     "Data and marks": ("data import", "data check", "label", "data"),
-    "Study": ("study init", "study", "report", "runs"),
+    "Study": ("study init", "study", "report"),
     "Model": (
         "audit", "repair", "predict", "export", "serve", "calibrate", "evaluate",
         "annotate", "train",
@@ -96,7 +96,7 @@ app.add_typer(study, name="study")
 app.add_typer(label, name="label")
 _OF_MODELS = (model.train, model.annotate, model.evaluate, model.export)
 _IN_USE = (model.serve, model.predict, model.calibrate)
-for _command in (*_OF_MODELS, *_IN_USE, audit, repair, runs, report, demo, doctor):
+for _command in (*_OF_MODELS, *_IN_USE, audit, repair, report, demo, doctor):
     app.command()(_command)
 
 _TERMINATED = 128 + signal.SIGTERM

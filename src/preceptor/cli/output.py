@@ -1,16 +1,13 @@
-"""Tables of the commands evaluate and runs, trainings and their state, a running study."""
+"""Tables of the command evaluate, and a running study."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
@@ -18,17 +15,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from safetensors import SafetensorError, safe_open
 
-from preceptor.config.files import load_config
-from preceptor.errors import InputError
 from preceptor.metrics.operating_points import TERMS, Field, Rate, Terms, roc_rates, threshold_rates
 from preceptor.metrics.scores import class_auc, deployed_scores, positive_log_odds
-from preceptor.study.config import StudyConfig
-from preceptor.study.steps import PlannedRun, read_planned_runs
-from preceptor.training.record import RunRecord
-from preceptor.utils.process import bulk_import
-from preceptor.utils.results import is_finished
 from preceptor.utils.text import DASH, duration, print_table, threshold_text
 
 if TYPE_CHECKING:
@@ -151,106 +140,6 @@ def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = 
     print_table(header, lines, console)
     if caption:
         console.print(caption, markup=False, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class Run(PlannedRun):
-    """Training of a study or a store; in a store it has no roles and no domain."""
-
-    state: Literal["finished", "begun", "waiting"] = "waiting"
-    epochs: int = 0  # number of finished epochs, or the selected epoch of a finished training
-    val_auc: float = math.nan
-    seconds: float = math.nan  # training time in seconds; NaN if not finished
-
-
-def runs_of_study(folder: Path, planned: Iterable[PlannedRun]) -> list[Run]:
-    """Trainings of a study."""
-    runs = load_config(folder / "study.yaml", StudyConfig).store_of(folder.absolute()) / "runs"
-    return [_run(runs / one.id, one) for one in planned]
-
-
-def runs_of_store(folder: Path) -> list[Run]:
-    """Trainings in a store or in its folder of runs."""
-    runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    folders = [
-        one
-        for one in sorted(runs.iterdir() if runs.is_dir() else [])
-        if is_finished(one) or (one / "resume.safetensors").is_file()
-    ]
-    if not folders:
-        raise InputError(f"{folder}: neither a study folder (study.yaml) nor a store of runs")
-    return [_run(one, PlannedRun(one.name, (), "", math.nan, -1)) for one in folders]
-
-
-def _run(folder: Path, planned: PlannedRun) -> Run:
-    """Training in a folder of a store; what the plan does not know is in its record."""
-    known = {one.name: getattr(planned, one.name) for one in fields(PlannedRun)}
-    if not is_finished(folder):
-        epochs = _epochs(folder / "resume.safetensors")
-        return Run(**known, state="waiting" if epochs is None else "begun", epochs=epochs or 0)
-    record = RunRecord.read(folder)
-    try:
-        config, aucs = record.config, [one.auc for one in record.sets.values()]
-        known |= {"backbone": config["backbone"], "seed": config["seed"]}
-        known["alpha"] = 1.0 if config["maps"]["kind"] == "none" else config["alpha"]
-        return Run(
-            **known,
-            state="finished",
-            epochs=record.best_epoch,
-            val_auc=min(aucs, default=math.nan),
-            seconds=record.seconds,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder / 'run.json'}: not the record of a training; remove the folder"
-        ) from error
-
-
-def _epochs(file: Path) -> int | None:
-    """Number of finished epochs of an interrupted training; None without a valid checkpoint."""
-    try:
-        with safe_open(file, "np") as opened:
-            return int(json.loads(opened.metadata()["state"])["epoch"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def list_runs(folder: Path) -> list[Run]:
-    """Known trainings of a study folder, or all trainings in a store."""
-    if not (folder / "study.yaml").is_file():
-        return runs_of_store(folder)
-    planned = read_planned_runs(folder)
-    if planned is None:  # the plan itself needs the images, and torch, whose import takes seconds
-        with bulk_import():
-            from preceptor.study_folder import reopen
-
-        planned = reopen(folder).planned_runs()
-    return runs_of_study(folder, planned)
-
-
-def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
-    """Print a table of runs, without columns of domains, roles and Teachers that say nothing."""
-    teachers = [one.teacher for one in runs]
-    columns: dict[str, list[str]] = {
-        "domain": [one.domain for one in runs],
-        "run": [one.id for one in runs],
-        "role": [" = ".join(one.roles) for one in runs],
-        "backbone": [one.backbone for one in runs],
-        "Teacher": teachers if len({*teachers, ""}) > 2 else [],
-        "α": [_number(one.alpha, "g") for one in runs],
-        "seed": [str(one.seed) if one.seed >= 0 else DASH for one in runs],
-        "state": [one.state for one in runs],
-        "epoch": [str(one.epochs or DASH) for one in runs],
-        "val AUC": [_number(one.val_auc) for one in runs],
-        "seconds": [_number(one.seconds, ".0f") for one in runs],
-    }
-    shown = {name: cells for name, cells in columns.items() if any(cells) or not runs}
-    if console is None:
-        console = Console()
-        if not console.is_terminal:  # other programs read a pipe, so that lines are not wrapped
-            console.width = 240
-    lines = list(zip(*shown.values(), strict=True))
-    print_table(list(shown), lines, console, right=("α", "seed", "epoch", "val AUC", "seconds"))
 
 
 @contextlib.contextmanager

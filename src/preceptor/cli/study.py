@@ -1,4 +1,4 @@
-"""Commands of studies: `study` (`study FILE` is `study run FILE`), runs and report."""
+"""Commands of studies: `study` (`study FILE` is `study run FILE`) and report."""
 
 from __future__ import annotations
 
@@ -339,20 +339,6 @@ def archive(folder: Path, to: Annotated[Path, typer.Option()]) -> None:
         from preceptor.study_folder import reopen
 
     print(f"{archive_study(reopen(folder), folder, to)} runs in {to}")
-
-
-def runs(folder: Path) -> None:
-    """List the trainings of a study or a store.
-
-    The table has the role, state, epoch and validation AUC of each training. In a pipe, each
-    training is one line.
-
-    Args:
-        folder: Study folder or store.
-    """
-    from preceptor.cli.output import list_runs, print_runs
-
-    print_runs(list_runs(folder))
 
 
 def report(folder: Path) -> None:

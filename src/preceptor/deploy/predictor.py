@@ -239,10 +239,6 @@ class Predictor:
         """Predictions for images that were decoded by `canvas_of`, at least one, in one pass."""
         return self._predict(decoded, None, maps)
 
-    def check_maps(self, map_of: str | None = None) -> None:
-        """InputError if there is no such class."""
-        self._map_index(map_of)
-
     def _predict(self, decoded: Sequence[Canvas], wanted: int | None, maps: bool) -> Predictions:
         count, positive = len(decoded), self.info.positive_index
         sizes = np.array([one.size for one in decoded], np.int64)

@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.config.settings import Fit, ImageFormat
-from preceptor.data.geometry import normalized, over_image
+from preceptor.config.settings import Fit
 from preceptor.errors import InputError
 from preceptor.utils.files import replacing
 
@@ -65,17 +64,6 @@ class MapStore:
         if self.error is None:
             return np.ones(len(self.paths), bool)
         return self.error <= largest_error(float(self.info.settings.get("tolerance", 0)))
-
-
-def map_over_image(
-    grid: NDArray[np.float32], info: StoreInfo, size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
-
-    Maps are normalized to [0, 1], except for the probabilities of the method cells.
-    """
-    shown = grid if info.method == "cells" else normalized(grid)
-    return over_image(shown, ImageFormat(info.side, info.fit), size)
 
 
 def write_store(folder: Path, store: MapStore) -> None:
