@@ -21,7 +21,7 @@ LIMITS = {
     "lines of source": 38_000,
     "modules of source": 154,
     "lines of the longest module": 593,
-    "lines of benchmarks": 3_000,
+    "lines of benchmarks": 3_110,
     "lines of documentation": 3_520,
     "lines of RESULTS": 115,
     "lines of the changelog": 45,

@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 Mask = NDArray[np.bool_]
+Point = tuple[int, int]
 BARS = (52, 72, 280)
 """Height of the head, width of the tools and of the settings at 1280 × 720, in CSS pixels."""
 SAVED = "() => document.getElementById('save').dataset.kind === 'saved'"
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+PLACE = """async ([x, y]) => {
+  const { view } = await import("/static/canvas.js");
+  const { left, top } = document.getElementById("stage").getBoundingClientRect();
+  const [across, down] = view.toStage(x + 0.5, y + 0.5);
+  return [across + left, down + top];
+}"""
 SHOWN = "body[data-image]:not([data-image=''])"
 
 
@@ -318,6 +325,34 @@ def other_than(page: Page, before: str) -> str:
     )
     saved(page)
     return name(page)
+
+
+def place(page: Page, point: Point) -> tuple[float, float]:
+    """Where a pixel of the image at hand is on the page."""
+    x, y = page.evaluate(PLACE, list(point))
+    return float(x), float(y)
+
+
+def click(page: Page, *points: Point, touch: bool = False) -> str:
+    """Click pixels, all but the last one with Shift; the image that was left by the last one."""
+    before = name(page)
+    for at, point in enumerate(points, 1):
+        spot = place(page, point)
+        if touch:
+            page.touchscreen.tap(*spot)
+            continue
+        if at < len(points):
+            page.keyboard.down("Shift")
+        page.mouse.click(*spot)
+        page.keyboard.up("Shift")
+    other(page, before)
+    return before
+
+
+def other(page: Page, before: str) -> None:
+    page.wait_for_function(
+        "(name) => document.getElementById('name').textContent !== name", arg=before
+    )
 
 
 def press(page: Page, *keys: str) -> None:

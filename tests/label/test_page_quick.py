@@ -16,9 +16,12 @@ from tests.commands import here
 from tests.label.pages import (
     Served,
     ServedApart,
+    click,
     leave,
     name,
     opened,
+    other,
+    place,
     press,
     saved,
     served,
@@ -30,50 +33,15 @@ from tests.label.pages import (
 from tests.label.serving import box, disc, point_of, running, stroke_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 SIZE = (200, 160)
 FAILED = "Failed to load resource"
-PLACE = """async ([x, y]) => {
-  const { view } = await import("/static/canvas.js");
-  const { left, top } = document.getElementById("stage").getBoundingClientRect();
-  const [across, down] = view.toStage(x + 0.5, y + 0.5);
-  return [across + left, down + top];
-}"""
-Point = tuple[int, int]
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return write_images(tmp_path / "images", {f"{n}.png": SIZE for n in range(6)})
-
-
-def place(page: Page, point: Point) -> tuple[float, float]:
-    """Where a pixel of the image at hand is on the page."""
-    x, y = page.evaluate(PLACE, list(point))
-    return float(x), float(y)
-
-
-def click(page: Page, *points: Point, touch: bool = False) -> str:
-    """Click pixels, all but the last one with Shift; the image that was left by the last one."""
-    before = name(page)
-    for at, point in enumerate(points, 1):
-        spot = place(page, point)
-        if touch:
-            page.touchscreen.tap(*spot)
-            continue
-        if at < len(points):
-            page.keyboard.down("Shift")
-        page.mouse.click(*spot)
-        page.keyboard.up("Shift")
-    other(page, before)
-    return before
-
-
-def other(page: Page, before: str) -> None:
-    page.wait_for_function(
-        "(name) => document.getElementById('name').textContent !== name", arg=before
-    )
 
 
 def points(server: Served, image: str) -> list[tuple[Any, ...]]:
