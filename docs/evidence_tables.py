@@ -674,7 +674,7 @@ def pretrained() -> str:
         said = DASH
         if key in against.index:
             other = against.loc[key]
-            said = Difference(other["mean"], other["low"], other["high"], 1.0).text
+            said = Difference(other["mean"], other["low"], other["high"], other["p"]).text
         cells = [number(row["mean"]), number(row["std"]), number(worst[key])]
         lines.append([title, f"{row['trials']:.0f}", *cells, said])
     header = ["network", "trials", "AUC", "std", "accuracy of the worst group", "Student − this"]
